@@ -1,0 +1,5 @@
+import sys
+
+from invariance.cli import main
+
+sys.exit(main())

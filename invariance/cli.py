@@ -1,0 +1,383 @@
+"""The command line. Asking for help or making a mistake costs no import of TensorFlow."""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from invariance.errors import RunError, UserError
+from invariance.progress import duration
+from invariance.protocol import Entry, Experiment
+from invariance.results import RunFolder, find, write_text
+
+PROFILES = ("smoke", "quick", "standard", "paper")
+# Shares of the matrix-product peak that training and evaluation reach, for the forecast of a run's cost (`make bench`).
+_TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help lists what there is)")
+
+
+def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
+    """The parser of ``python -m experiments.<name>``."""
+    parser = _Parser(
+        prog=f"python -m experiments.{experiment.name}",
+        description=experiment.title,
+        epilog=f"Models: {', '.join(experiment.models)}. Interrupt and repeat the same command: it resumes.",
+    )
+    add = parser.add_argument
+    add("--models", default=",".join(experiment.defaults), metavar="NAME,...|all", help="default: %(default)s")
+    add("--profile", default="quick", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
+    add("--dataset", default="auto", help="auto, mnist, fashion_mnist, kmnist, digits or FILE.npz; default: %(default)s")
+    add("--seed", default="0", help="of weights, order and draws; default: %(default)s")
+    add("--runs", default="runs", metavar="DIR", help="where the run folders go; default: %(default)s")
+    add("--precision", default="float32", help="float32 or bfloat16; default: %(default)s")
+    add("--restricted", metavar="LABEL,...", help="other restricted classes")
+    add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none)")
+    add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
+    add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the angles, as published")
+    add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
+    add("--overwrite", action="store_true", help="run anew what has been run")
+    add("--print-config", action="store_true", help="print what would be run, as JSON, and stop")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def run_experiment(experiment: Experiment, argv=None) -> int:
+    """Runs an experiment from the command line; returns the exit code."""
+    return _guarded(lambda: _run_experiment(experiment, argv))
+
+
+def _guarded(action) -> int:
+    try:
+        return action() or 0
+    except (UserError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run_experiment(experiment, argv):
+    from invariance import datasets
+    from invariance.running import PRECISIONS, RunConfig, execute
+
+    arguments = experiment_parser(experiment).parse_args(argv)
+    _choice("--profile", arguments.profile, PROFILES)
+    _choice("--precision", arguments.precision, tuple(PRECISIONS))
+    seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
+    redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
+    entries = _entries(experiment, arguments.models, arguments.corrected)
+    protocol = _protocol(experiment.protocol, arguments.restricted, arguments.excluded)
+
+    def say(text):
+        if not arguments.quiet:
+            print(text, flush=True)
+
+    dataset = arguments.dataset
+    if arguments.print_config:
+        known = [
+            RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision).to_json()
+            for name, entry in entries.items()
+        ]
+        print(json.dumps(known, indent=1))
+        return 0
+    # Resolving may import TensorFlow; that must not happen in the process that starts the others.
+    dataset = _in_child(lambda: datasets.resolve(dataset, say))
+    configs = [
+        RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision)
+        for name, entry in entries.items()
+    ]
+    warning = None
+    if dataset == "digits":
+        warning = "Data: scikit-learn's embedded digits, NOT MNIST. Nothing below can be compared with published numbers."
+    say(f"{experiment.title}\n{dataset} · {arguments.profile} · seed {seed} · {arguments.precision} · runs in {arguments.runs}")
+    if warning:
+        say(warning)
+    _forecast(configs, arguments.runs, arguments.overwrite, say)
+
+    parent = os.getpid()
+    failures = []
+    for config in configs:
+        try:
+            _in_child(
+                lambda config=config: execute(
+                    config,
+                    arguments.runs,
+                    arguments.overwrite,
+                    arguments.quiet,
+                    arguments.tensorboard,
+                    redraws,
+                    parent,
+                )
+            )
+        except (UserError, RunError) as error:
+            # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
+            if error.exit_code != RunError.exit_code or len(configs) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            failures.append(config.model)
+    say("")
+    text = _tables(arguments.runs, {experiment.name: experiment}, configs)
+    say(text)
+    if warning:
+        say(warning)
+    if failures:
+        raise RunError(f"not finished: {', '.join(failures)}")
+    return 0
+
+
+def _tables(runs, experiments, configs):
+    """The table of the configurations' experiment, dataset and profile; written beside the runs as Markdown, too."""
+    from invariance.report import tables
+
+    folder = configs[0].folder(runs).path.parent.parent
+    finished, _ = find(runs)
+    here = [run for run in finished if folder in run.folder.path.parents]
+    made = tables(here, experiments)
+    for table in made:
+        write_text(folder / "table.md", table.markdown())
+    return "\n\n".join(table.text() for table in made) + f"\n\nTable, curves and pictures: {folder}"
+
+
+def _in_child(action):
+    """Calls ``action`` in a process of its own and returns its result or raises its error.
+
+    TensorFlow holds on to memory and threads; a process per run gives each run all of the machine, and its peak
+    memory a meaning. Forking is safe here because this process never loads TensorFlow.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work():
+        receiver.close()
+        try:
+            sender.send((True, action()))
+        except (UserError, RunError) as error:
+            sender.send((False, error))
+        except KeyboardInterrupt:
+            sender.send((False, RunError("stopped")))
+            os._exit(130)
+
+    child = context.Process(target=work)
+    child.start()
+    sender.close()
+    # On Ctrl-C the terminal tells both of us; the child saves its state, and we wait for that.
+    handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: child.terminate()}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        try:
+            good, value = receiver.recv()
+        except EOFError:
+            child.join()
+            reason = f"killed by signal {-child.exitcode}" if child.exitcode < 0 else f"exit code {child.exitcode}"
+            hint = "; out of memory?" if child.exitcode == -signal.SIGKILL else ""
+            raise RunError(f"the run's process ended early ({reason}{hint}). Repeat the command to go on") from None
+        child.join()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if good:
+        return value
+    raise value
+
+
+def _choice(option, value, known):
+    if value not in known:
+        raise UserError(f"{option}: unknown value {value!r}; known are {', '.join(known)}")
+
+
+def _integer(option, text, low, high):
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise UserError(f"{option}: an integer from {low} to {high} is needed; it is {text!r}")
+    return value
+
+
+def _labels(option, text):
+    try:
+        return tuple(_integer(option, part.strip(), 0, 10**6) for part in text.split(",") if part.strip())
+    except UserError as error:
+        raise UserError(f"{option}: class labels separated by commas are needed; it is {text!r}") from error
+
+
+def _entries(experiment, names, corrected) -> dict[str, Entry]:
+    chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UserError(f"--models: no model named; known are {', '.join(experiment.models)}")
+    for name in chosen:
+        if name not in experiment.models:
+            raise UserError(f"--models: unknown model {name!r}; known are {', '.join(experiment.models)}")
+    entries = {name: experiment.models[name] for name in chosen}
+    if corrected:
+        switched = {}
+        for name, entry in entries.items():
+            if not hasattr(entry.model, "corrected"):
+                raise UserError(f"--corrected: {name} has nothing to correct")
+            switched[f"{name}_corrected"] = dataclasses.replace(entry, model=entry.model.corrected())
+        return switched
+    return entries
+
+
+def _protocol(protocol, restricted, excluded):
+    try:
+        if excluded is not None:
+            protocol = dataclasses.replace(protocol, excluded=_labels("--excluded", excluded))
+        if restricted is not None:
+            ranges = dataclasses.replace(
+                protocol.ranges, restricted=dict.fromkeys(_labels("--restricted", restricted), protocol.inside)
+            )
+            protocol = dataclasses.replace(protocol, ranges=ranges)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return protocol
+
+
+def _forecast(configs, runs, overwrite, say):
+    """Says what will be run, how it departs from the original, and how long it will take."""
+    pending = [config for config in configs if overwrite or not config.folder(runs).done]
+    if not pending:
+        return
+    peak = None
+    departures = {}
+    total = 0.0
+    for config in pending:
+        budget = config.entry.budgets[config.profile]
+        original = config.entry.budgets.get("paper")
+        if original:
+            text = "; ".join(budget.departures(original)) or "none"
+            departures.setdefault(text, []).append(config.model)
+        model = config.entry.model
+        if total is not None and hasattr(model, "training_flops"):
+            peak = peak or _matrix_peak()
+            # MNIST's size; other data change the forecast, not the run.
+            training = model.training_flops((28, 28, 1), 8) * budget.steps * budget.batch_size / _TRAINING_SHARE
+            images = min(8033, 8 * (budget.images_per_class or 8033))
+            evaluation = model.flops((28, 28, 1), 8) * images * 360 / budget.grid_spacing / _EVALUATION_SHARE
+            total += (training + evaluation) / peak + _START_SECONDS
+        else:
+            total = None
+    for text, names in departures.items():
+        say(f"Departures from the original's budget ({', '.join(names)}): {text}")
+    if total is not None:
+        say(f"Expected: about {duration(total)} for {len(pending)} model(s) (on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)")
+
+
+def _matrix_peak() -> float:
+    """FLOP/s of a float32 matrix product, measured in a fraction of a second."""
+    import numpy as np
+
+    side, best = 1024, 0.0
+    matrix = np.ones((side, side), "float32")
+    for _ in range(6):
+        began = time.perf_counter()
+        matrix @ matrix
+        best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def main(argv=None) -> int:
+    """``python -m invariance``; returns the exit code."""
+    return _guarded(lambda: _main(argv))
+
+
+def _main(argv):
+    parser = _Parser(prog="python -m invariance", description="Reports on runs, evaluates them again, lists them.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    report = commands.add_parser("report", help="tables of all runs beside the published numbers")
+    report.add_argument("--markdown", metavar="FILE", help="also write them as Markdown")
+    listing = commands.add_parser("list", help="the runs there are, finished or not, and the experiments")
+    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
+    evaluate.add_argument("run", metavar="RUN_FOLDER")
+    evaluate.add_argument("--redraws", default="0", metavar="N", help="the published estimator: N drawings of the angles")
+    evaluate.add_argument("--grid-spacing", default="5", metavar="DEGREES", help="default: %(default)s")
+    evaluate.add_argument("--dataset", help="other data than the run was trained on")
+    bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
+    bench.add_argument("--json", default="bench.json", metavar="FILE", help="default: %(default)s")
+    bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
+    bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
+    for command in (report, listing):
+        command.add_argument("--runs", action="append", metavar="DIR", help="may be repeated; default: runs")
+    arguments = parser.parse_args(argv)
+    return {"report": _report, "list": _list, "evaluate": _evaluate, "bench": _bench}[arguments.command](arguments)
+
+
+def _experiments() -> dict[str, Experiment]:
+    """The installed experiments, with their published numbers, found through the entry points 'invariance.experiments'."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.load() for point in entry_points(group="invariance.experiments")}
+
+
+def _found(arguments):
+    finished, others = [], []
+    for runs in arguments.runs or ["runs"]:
+        if not Path(runs).is_dir():
+            raise UserError(f"--runs: there is no folder {runs}")
+        more = find(runs)
+        finished += more[0]
+        others += more[1]
+    return finished, others
+
+
+def _report(arguments):
+    from invariance.report import tables
+
+    finished, others = _found(arguments)
+    made = tables(finished, _experiments())
+    print("\n\n".join(table.text() for table in made) or "No finished runs.")
+    for path, reason in others:
+        print(f"{path}: {reason}")
+    if arguments.markdown:
+        write_text(Path(arguments.markdown), "\n".join(table.markdown() for table in made))
+
+
+def _list(arguments):
+    for name, experiment in _experiments().items():
+        print(f"{name}: {experiment.title}\n  models: {', '.join(experiment.models)}")
+    finished, others = _found(arguments)
+    for run in finished:
+        print(f"{run.folder.path}: finished, commit {run.config.get('commit')}")
+    for path, reason in others:
+        print(f"{path}: {reason}")
+
+
+def _evaluate(arguments):
+    folder = RunFolder(Path(arguments.run))
+    redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
+    if not folder.done:
+        raise UserError(f"{folder.path} is not the folder of a finished run")
+    try:
+        spacing = float(arguments.grid_spacing)
+        if not 0 < spacing <= 180 or abs(360 / spacing - round(360 / spacing)) > 1e-9:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--grid-spacing: a divisor of 360 is needed; it is {arguments.grid_spacing!r}") from None
+    from invariance import running
+
+    return running.evaluate_again(folder, spacing, redraws, arguments.dataset)
+
+
+def _bench(arguments):
+    from invariance import benchmark
+
+    return benchmark.main(arguments.precision.split(","), float(arguments.seconds), Path(arguments.json))

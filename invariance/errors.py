@@ -1,0 +1,19 @@
+"""What can go wrong for the person at the terminal, one class per exit code."""
+
+
+class UserError(Exception):
+    """Bad input: an unknown name, an unreadable file, data of the wrong form. One line; exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """A run that could not go on: a full disk, a loss that is not finite. One line; exit code 1."""
+
+    exit_code = 1
+
+
+class Interrupted(RunError):
+    """The run was asked to stop and saved its state first. Repeating the command resumes it. Exit code 130."""
+
+    exit_code = 130

@@ -1,0 +1,258 @@
+"""(model, protocol, arrays) -> what it takes each turned image for, and the four proportions derived from that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from invariance import random
+from invariance.errors import UserError
+from invariance.progress import Progress, duration
+from invariance.protocol import Recognition
+from invariance.ranges import Ranges, cell_weights
+from invariance.results import wilson
+from invariance.transforms import Rotation, rotate
+
+BATCH = 512
+METRICS = ("p_test", "p_in", "p_out", "p_inv")
+
+
+def angle_grid(spacing: float) -> np.ndarray:
+    """Angles -180 + spacing / 2, ..., 180 - spacing / 2 in degrees: the middles of equal cells of the circle.
+
+    None of them is a quarter turn, where nothing is blurred by interpolation, and ranges whose ends are multiples of
+    the spacing are tiled exactly by their cells.
+    """
+    count = round(360 / spacing)
+    return -180.0 + 360.0 / count * (np.arange(count) + 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a classifier took the turned test images for.
+
+    Attributes:
+        classes: labels, in the order of the network's outputs.
+        angles: (angles,) degrees, an even grid over the circle.
+        counts: (classes, angles, outputs) number of images of a class, at an angle, taken for an output.
+    """
+
+    classes: tuple[int, ...]
+    angles: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """Number of test images of each class, (classes,)."""
+        return self.counts[:, 0].sum(-1)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Share recognised, (classes, angles)."""
+        return np.stack([self.counts[i, :, i] for i in range(len(self.classes))]) / self.images[:, None]
+
+    def curves(self) -> list[dict]:
+        """The long table: digit, parameter (degrees), value (accuracy), images."""
+        return [
+            {"digit": label, "parameter": float(angle), "value": float(value), "images": int(images)}
+            for label, images, row in zip(self.classes, self.images, self.accuracy, strict=True)
+            for angle, value in zip(self.angles, row, strict=True)
+        ]
+
+    def table(self) -> list[dict]:
+        """The longer table behind it: digit, parameter (degrees), predicted (label), images."""
+        return [
+            {"digit": label, "parameter": float(angle), "predicted": predicted, "images": int(self.counts[i, j, k])}
+            for i, label in enumerate(self.classes)
+            for j, angle in enumerate(self.angles)
+            for k, predicted in enumerate(self.classes)
+        ]
+
+    def taken_for(self, labels: Sequence[int], pairs) -> np.ndarray:
+        """Shares (labels, outputs) of what the labels' images are taken for, averaged over a range of angles."""
+        weights = np.asarray(cell_weights(self.angles, pairs, 360.0))
+        rows = [self.classes.index(label) for label in labels]
+        return np.einsum("lao,a->lo", self.counts[rows] / self.images[rows][:, None, None], weights)
+
+
+def predict_grid(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    angles: np.ndarray,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Shows every image at every angle to a classifier.
+
+    Args:
+        model: any Keras model that takes (batch, height, width, channels) float32 in [0, 1] and returns one score a
+            class, (batch, classes); of several outputs the first is taken.
+        images: (n, height, width, channels) uint8.
+        labels: (n,) labels, all among ``classes``.
+        classes: labels in the order of the model's outputs.
+        angles: (angles,) degrees.
+        progress: where to say how far it is.
+
+    Raises:
+        UserError: if the model does not fit the images and classes.
+    """
+    progress = progress or Progress("evaluation", quiet=True)
+    classify = _classifier(model, images.shape[1:], len(classes))
+    rows = np.searchsorted(classes, labels)
+    counts = np.zeros((len(classes), len(angles), len(classes)), np.int64)
+    batches = _batches(images)
+    watch = _Watch(len(angles))
+    for column, angle in enumerate(angles):
+        predicted = _classify_all(classify, batches, np.full(len(images), angle, "float32"))
+        np.add.at(counts, (rows, column, predicted), 1)
+        if progress.due():
+            progress.show((column + 1) / len(angles), f"angle {column + 1}/{len(angles)}  {watch.left(column + 1)} left")
+    return Predictions(tuple(classes), np.asarray(angles), counts)
+
+
+def proportions(predictions: Predictions, protocol: Recognition) -> dict:
+    """P_test, P_in, P_out and P_inv from the predictions on a grid of angles.
+
+    P_test averages all classes, each over its own training range; the others average the restricted classes over the
+    protocol's ranges. Every image weighs the same, so a class weighs as its number of test images.
+
+    Returns:
+        {"p_test", "p_in", "p_out", "p_inv": shares (None without restricted classes), "chance": 1 / classes,
+        "images": metric -> number of images, "interval": metric -> 95 % Wilson interval on that number}
+    """
+    accuracy = dict(zip(predictions.classes, predictions.accuracy, strict=True))
+    images = dict(zip(predictions.classes, predictions.images.tolist(), strict=True))
+    result = {"chance": 1 / len(predictions.classes), "images": {}, "interval": {}}
+    for metric, ranges in _ranges(protocol, predictions.classes).items():
+        total = sum(images[label] for label in ranges)
+        result["images"][metric] = total
+        if not total:
+            result[metric] = result["interval"][metric] = None
+            continue
+        correct = sum(
+            images[label] * float(accuracy[label] @ cell_weights(predictions.angles, pairs, 360.0))
+            for label, pairs in ranges.items()
+        )
+        result[metric] = min(1.0, correct / total)
+        result["interval"][metric] = list(wilson(result[metric], total))
+    return result
+
+
+def redraws(
+    model: keras.Model,
+    protocol: Recognition,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    number: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict:
+    """The published estimator: random angles for all images, again and again.
+
+    Args:
+        model, images, labels, classes, progress: as for `predict_grid`.
+        protocol: gives the ranges.
+        number: how often the angles are drawn.
+        seed: of the angles.
+
+    Returns:
+        metric -> {"mean": over the drawings, "variance": of one drawing's share, "redraws": number}, None where there
+        are no restricted classes.
+    """
+    if number < 1:
+        raise UserError(f"--redraws: a positive number is needed; it is {number}")
+    progress = progress or Progress("redraws", quiet=True)
+    classify = _classifier(model, images.shape[1:], len(classes))
+    rows = np.searchsorted(classes, labels)
+    shares: dict[str, list[float]] = {metric: [] for metric in METRICS}
+    chosen = {}
+    for metric, ranges in _ranges(protocol, classes).items():
+        mask = np.isin(labels, list(ranges))
+        if mask.any():
+            table = Rotation(Ranges(next(iter(ranges.values())), ranges))
+            chosen[metric] = mask, _batches(images[mask]), table
+    watch = _Watch(number)
+    for draw in range(number):
+        for which, (metric, (mask, batches, rotation)) in enumerate(chosen.items()):
+            # Each metric, drawing and image has a position of its own in the stream of random numbers.
+            positions = (draw * len(METRICS) + which) * len(labels) + np.flatnonzero(mask)
+            angles = rotation.draw(seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION)
+            predicted = _classify_all(classify, batches, np.asarray(angles))
+            shares[metric].append(float(np.mean(predicted == rows[mask])))
+        if progress.due():
+            progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
+    return {
+        metric: {"mean": float(np.mean(values)), "variance": float(np.var(values, ddof=int(number > 1))), "redraws": number}
+        if values
+        else None
+        for metric, values in shares.items()
+    }
+
+
+def limited(images: np.ndarray, labels: np.ndarray, per_class: int | None):
+    """The first so many images of each class (all for None), in their order."""
+    if per_class is None:
+        return images, labels
+    keep = np.sort(np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]))
+    return images[keep], labels[keep]
+
+
+def _ranges(protocol, classes) -> dict:
+    """metric -> {label: range} of the images and angles it averages over."""
+    return {
+        "p_test": {label: protocol.ranges.of(label) for label in classes},
+        "p_in": dict.fromkeys(protocol.restricted, protocol.inside),
+        "p_out": dict.fromkeys(protocol.restricted, protocol.outside),
+        "p_inv": dict.fromkeys(protocol.restricted, protocol.inverted),
+    }
+
+
+def _classifier(model, image_shape, classes):
+    """A compiled function of uint8 images and angles that returns the outputs chosen."""
+    expected = model.input_shape if hasattr(model, "input_shape") else (None, *image_shape)
+    if len(expected) != 4 or any(want not in (None, have) for want, have in zip(expected[1:], image_shape, strict=True)):
+        raise UserError(f"the model takes {expected[1:]}, but the images are {tuple(image_shape)}")
+    warp = tf.function(
+        lambda images, angles: rotate(ops.cast(images, "float32") / 255.0, angles), jit_compile=True, autograph=False
+    )
+
+    @tf.function(jit_compile=bool(tf.config.list_physical_devices("GPU")), autograph=False)
+    def classify(images, angles):
+        scores = model(warp(images, angles), training=False)
+        scores = scores[0] if isinstance(scores, (list, tuple)) else scores
+        if scores.shape.rank != 2 or scores.shape[-1] != classes:
+            raise UserError(f"the model returns {tuple(scores.shape)}, but {classes} scores an image are needed")
+        return tf.argmax(scores, axis=-1, output_type=tf.int32)
+
+    return classify
+
+
+def _batches(images):
+    """The images as tensors of one shape (the last padded), so that everything is compiled once."""
+    padding = -len(images) % BATCH
+    padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), images.dtype)])
+    return [tf.constant(padded[start : start + BATCH]) for start in range(0, len(padded), BATCH)]
+
+
+def _classify_all(classify, batches, angles):
+    padded = np.zeros(len(batches) * BATCH, "float32")
+    padded[: len(angles)] = angles
+    chosen = [classify(batch, tf.constant(padded[i * BATCH : (i + 1) * BATCH])) for i, batch in enumerate(batches)]
+    return np.concatenate([part.numpy() for part in chosen])[: len(angles)]
+
+
+class _Watch:
+    """Time left, from the pace so far."""
+
+    def __init__(self, total):
+        import time
+
+        self.total, self.now, self.began = total, time.monotonic, time.monotonic()
+
+    def left(self, done):
+        return duration((self.now() - self.began) / done * (self.total - done))

@@ -1,0 +1,110 @@
+"""All pictures. The only module that imports matplotlib."""
+
+import math
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from invariance.results import replacing
+
+# Colour-blind-safe (Okabe and Ito); restricted classes get the two strong ones.
+_STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
+_DASHES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (4, 2, 1, 2)), (0, (7, 2)), (0, (2, 2)))
+
+
+def save(figure, path):
+    """Writes a figure as PNG, atomically, and closes it."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def _signed(intervals):
+    """Intervals modulo 360, cut and moved into [-180, 180]."""
+    pieces = []
+    for low, high in intervals:
+        if high - low >= 360:
+            return [(-180.0, 180.0)]
+        start = (low + 180) % 360 - 180
+        stop = start + high - low
+        pieces += [(start, stop)] if stop <= 180 else [(start, 180.0), (-180.0, stop - 360)]
+    return pieces
+
+
+def accuracy_by_angle(predictions, protocol, title, chance):
+    """Accuracy against angle, a line a digit; training range of the restricted digits shaded; chance dashed."""
+    figure, axes = plt.subplots(figsize=(9, 4.6))
+    spans = sorted({span for label in protocol.restricted for span in _signed(protocol.ranges.of(label))})
+    names = ", ".join(str(label) for label in protocol.restricted)
+    for number, (low, high) in enumerate(spans):
+        axes.axvspan(low, high, color="#FBEBD3", zorder=0, label=f"training range of {names}" if number == 0 else None)
+    free = 0
+    for label, values in zip(predictions.classes, predictions.accuracy, strict=True):
+        if label in protocol.restricted:
+            colour = _STRONG[protocol.restricted.index(label) % len(_STRONG)]
+            axes.plot(predictions.angles, values, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
+        else:
+            axes.plot(predictions.angles, values, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label))
+            free += 1
+    axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
+    axes.set(xlabel="angle, degrees (counter-clockwise)", ylabel="share recognised", title=title, xlim=(-180, 180), ylim=(-0.02, 1.02))
+    axes.set_xticks(range(-180, 181, 45))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
+    return figure
+
+
+def taken_for(predictions, protocol, title):
+    """What the restricted digits, turned into the protocol's inverted range, are taken for."""
+    labels = protocol.restricted
+    shares = predictions.taken_for(labels, protocol.inverted)
+    figure, panels = plt.subplots(1, len(labels), figsize=(4.2 * len(labels), 3.2), sharey=True, squeeze=False)
+    for panel, label, row in zip(panels[0], labels, shares, strict=True):
+        colours = ["#009E73" if predicted == label else "#888888" for predicted in predictions.classes]
+        bars = panel.bar([str(predicted) for predicted in predictions.classes], row, color=colours)
+        panel.bar_label(bars, [f"{value:.2f}" if value >= 0.005 else "0" for value in row], fontsize=8)
+        images = predictions.images[predictions.classes.index(label)]
+        panel.set(title=f"{label} ({images:,} images; green: right)", xlabel="taken for", ylim=(0, 1.08))
+    panels[0, 0].set_ylabel("share of images")
+    spans = ", ".join(f"[{low:g}, {high:g}]" for low, high in protocol.inverted)
+    figure.suptitle(f"{title}: restricted digits turned by {spans} degrees", y=1.02)
+    return figure
+
+
+def training_curves(history, title):
+    """Loss and the other logged values against the number of training images seen."""
+    keys = [key for key in history[0] if key not in ("step", "images", "seconds")]
+    figure, panels = plt.subplots(1, len(keys), figsize=(4.6 * len(keys), 3.2), squeeze=False)
+    images = [row["images"] for row in history]
+    for panel, key in zip(panels[0], keys, strict=True):
+        panel.plot(images, [row[key] for row in history], color=_STRONG[1], marker="o" if len(history) < 40 else None, ms=3)
+        panel.set(xlabel="training images seen", ylabel=f"{key}, mean over an epoch")
+        panel.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+        panel.grid(alpha=0.25)
+    figure.suptitle(title, y=1.02)
+    figure.tight_layout()
+    return figure
+
+
+def contact_sheet(images, captions, title):
+    """A sheet of images as a network gets them.
+
+    Args:
+        images: (n, height, width, channels), in [0, 1].
+        captions: n short texts.
+    """
+    columns = 12
+    rows = math.ceil(len(images) / columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.9, rows * 1.08), squeeze=False)
+    for panel in panels.flat:
+        panel.axis("off")
+    for panel, image, caption in zip(panels.flat, np.asarray(images), captions, strict=False):
+        shown = image[..., 0] if image.shape[-1] not in (3, 4) else image
+        panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
+        panel.set_title(caption, fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout(h_pad=0.3, w_pad=0.2, rect=(0, 0, 1, 0.97))
+    return figure

@@ -1,0 +1,34 @@
+"""Optimisers whose update is one compiled kernel."""
+
+import keras
+
+
+class CompiledUpdate:
+    """Mixin: the update of all variables is compiled by XLA, so that each weight is read and written once.
+
+    Keras writes an update as a dozen element-wise operations, each of which goes through memory; for the 6.4 million
+    weights of a dense layer that costs 25 to 45 ms on two cores, against 8 ms in one kernel. Only the TensorFlow
+    backend is affected; the numbers are the same to rounding.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() != "tensorflow":
+            return super().apply(grads, trainable_variables)
+        import tensorflow as tf
+
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        if not self.built:
+            # Variables cannot be made inside the compiled function.
+            self.build(variables)
+        plain = super().apply
+        compiled = tf.function(lambda *grads: plain(list(grads), variables), jit_compile=True, autograph=False)
+        if not tf.inside_function():
+            # Eager use: keep the compiled function, or it would be compiled at every call.
+            key = tuple(id(variable) for variable in variables)
+            compiled = self.__dict__.setdefault("_compiled_updates", {}).setdefault(key, compiled)
+        return compiled(*grads)
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class Adam(CompiledUpdate, keras.optimizers.Adam):
+    """`keras.optimizers.Adam` with a compiled update. Kingma and Ba 2015, algorithm 1."""

@@ -1,0 +1,45 @@
+"""tf.data: which image comes at which position. Hands over bytes; everything else happens on the device that trains."""
+
+import tensorflow as tf
+
+from invariance import random
+
+
+def image_index(seed, positions, size: int):
+    """The image at each position of an endless sequence drawn with replacement, as the original drew its batches.
+
+    Args:
+        seed: the run's seed.
+        positions: (batch,) int64 positions in the sequence.
+        size: number of images.
+
+    Returns:
+        (batch,) int32, uniform in [0, size), a pure function of seed and position.
+    """
+    word = tf.cast(random.words(seed, random.ORDER, positions)[0], tf.uint64)
+    return tf.cast(tf.bitwise.right_shift(word * tf.constant(size, tf.uint64), tf.constant(32, tf.uint64)), tf.int32)
+
+
+def batches(images, labels, seed: int, batch_size: int, start: int, stop: int) -> tf.data.Dataset:
+    """Steps ``start`` to ``stop - 1`` of a run's sequence of batches.
+
+    Args:
+        images: (n, height, width, channels) uint8.
+        labels: (n,) integers.
+        seed: the run's seed.
+        batch_size: images a step.
+        start: first step, counted from 0.
+        stop: step behind the last.
+
+    Returns:
+        A dataset of (images (batch, height, width, channels) uint8, labels (batch,) int32, draw numbers (batch,)
+        int64). The draw number is the image's position in the run, from which `transforms` draws its parameters.
+    """
+    images, labels = tf.constant(images), tf.constant(labels, tf.int32)
+
+    def batch(step):
+        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        index = image_index(seed, positions, len(labels))
+        return tf.gather(images, index), tf.gather(labels, index), positions
+
+    return tf.data.Dataset.range(start, stop).map(batch, num_parallel_calls=1).prefetch(4)

@@ -1,0 +1,59 @@
+"""What the person at the terminal sees while something long runs. Imports no TensorFlow."""
+
+import sys
+import time
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3:20 min, 2:05 h."""
+    seconds = round(seconds)
+    if seconds < 100:
+        return f"{seconds} s"
+    if seconds < 6000:
+        return f"{seconds // 60}:{seconds % 60:02d} min"
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
+
+
+class Progress:
+    """A line that is rewritten on a terminal; elsewhere only whole lines; nothing at all when quiet.
+
+    Args:
+        name: what is being worked on.
+        quiet: say nothing.
+        stream: where to; standard output.
+    """
+
+    def __init__(self, name: str, quiet: bool = False, stream=None):
+        self.name, self.quiet, self.stream = name, quiet, stream or sys.stdout
+        self.live = not quiet and self.stream.isatty()
+        self._shown, self._next = "", 0.0
+
+    def line(self, text: str):
+        """A line that stays."""
+        if not self.quiet:
+            self._clear()
+            print(text, file=self.stream, flush=True)
+
+    def due(self) -> bool:
+        """Whether the live line should be rewritten: on a terminal, five times a second."""
+        return self.live and time.monotonic() >= self._next
+
+    def show(self, done: float, text: str):
+        """Rewrites the live line.
+
+        Args:
+            done: share of the work done, 0 to 1.
+            text: what stands behind the bar.
+        """
+        if self.live:
+            filled = round(20 * done)
+            self._clear()
+            self._shown = f"{self.name}  [{'#' * filled}{'.' * (20 - filled)}] {text}"
+            self.stream.write(self._shown)
+            self.stream.flush()
+            self._next = time.monotonic() + 0.2
+
+    def _clear(self):
+        if self._shown:
+            self.stream.write("\r" + " " * len(self._shown) + "\r")
+            self._shown = ""

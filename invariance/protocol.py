@@ -1,0 +1,200 @@
+"""What is trained on, what is measured, and for how long. Plain data: no TensorFlow, JSON in and out."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from invariance.ranges import Intervals, Ranges, intervals
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Recognition of rotated images, some classes shown in a narrow range of angles only.
+
+    Angles are in degrees, positive = counter-clockwise, about the image's centre.
+
+    Args:
+        ranges: the range of training angles of each class.
+        excluded: labels removed from training and test, because turned they are taken for one another (6 and 9).
+        inside: range of P_in.
+        outside: range of P_out, outside the training range of the restricted classes.
+        inverted: range of P_inv, farthest from the training range.
+    """
+
+    ranges: Ranges
+    excluded: tuple[int, ...] = ()
+    inside: Intervals = ((-45.0, 45.0),)
+    outside: Intervals = ((45.0, 315.0),)
+    inverted: Intervals = ((135.0, 225.0),)
+
+    def __post_init__(self):
+        object.__setattr__(self, "excluded", tuple(sorted({int(label) for label in self.excluded})))
+        for name in ("inside", "outside", "inverted"):
+            object.__setattr__(self, name, intervals(getattr(self, name), name))
+        both = sorted(set(self.excluded) & set(self.ranges.restricted))
+        if both:
+            raise ValueError(f"Classes cannot be both excluded and restricted. Received: {both}")
+
+    @property
+    def restricted(self) -> tuple[int, ...]:
+        """Labels of the restricted classes."""
+        return tuple(self.ranges.restricted)
+
+    def classes(self, labels) -> tuple[int, ...]:
+        """The labels that remain of ``labels``, ascending: the meaning of a network's outputs, in order.
+
+        Raises:
+            ValueError: if a restricted class is not among the labels, or fewer than two classes remain.
+        """
+        present = sorted({int(label) for label in labels})
+        missing = [label for label in self.restricted if label not in present]
+        if missing:
+            raise ValueError(f"restricted classes {missing} are not in the data, which has the classes {present}")
+        remaining = tuple(label for label in present if label not in self.excluded)
+        if len(remaining) < 2:
+            raise ValueError(f"at least two classes must remain, of {present} there remain {list(remaining)}")
+        return remaining
+
+    def transformation(self):
+        """The `transforms.Rotation` that draws and applies the angles."""
+        from invariance.transforms import Rotation
+
+        return Rotation(self.ranges, fill=0.0)
+
+    def prepare(self, seed: int, classes: tuple[int, ...]):
+        """The function that turns a batch of the pipeline into inputs and targets, on the device, inside the step.
+
+        Args:
+            seed: the run's seed.
+            classes: labels in the order of the network's outputs.
+
+        Returns:
+            A function of images (batch, height, width, channels) uint8, labels (batch,) and draw numbers (batch,) that
+            returns the turned images, float32 in [0, 1], and the outputs they should raise (batch,) int32.
+        """
+        import numpy as np
+        from keras import ops
+
+        rotation = self.transformation()
+        output = np.zeros(max(classes) + 1, "int32")
+        output[list(classes)] = range(len(classes))
+
+        def prepare(images, labels, draws):
+            turned = rotation.apply(ops.cast(images, "float32") / 255.0, rotation.draw(seed, draws, labels))
+            return turned, ops.take(output, labels, axis=0)
+
+        return prepare
+
+    def to_json(self) -> dict:
+        return {
+            "kind": "recognition",
+            "ranges": self.ranges.to_json(),
+            "excluded": list(self.excluded),
+            **{name: [list(pair) for pair in getattr(self, name)] for name in ("inside", "outside", "inverted")},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping) -> "Recognition":
+        fields = {key: item for key, item in value.items() if key != "kind"}
+        return cls(**{**fields, "ranges": Ranges.from_json(value["ranges"])})
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a model is trained and how finely it is measured.
+
+    Args:
+        steps: number of updates.
+        batch_size: images a step.
+        steps_per_epoch: steps between two rows of history.csv.
+        learning_rate: at the first step.
+        decay_rate: the learning rate is multiplied by this ...
+        decay_steps: ... every so many steps (staircase).
+        grid_spacing: degrees between the angles of the evaluation.
+        images_per_class: test images of each class that are evaluated; None for all.
+        reference: where the budget's settings come from, for the reader.
+    """
+
+    steps: int
+    batch_size: int
+    steps_per_epoch: int
+    learning_rate: float
+    decay_rate: float = 1.0
+    decay_steps: int = 1
+    grid_spacing: float = 5.0
+    images_per_class: int | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "steps_per_epoch", "decay_steps"):
+            if int(getattr(self, name)) < 1:
+                raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
+        if self.grid_spacing <= 0 or abs(360 / self.grid_spacing - round(360 / self.grid_spacing)) > 1e-9:
+            raise ValueError(f"Argument `grid_spacing` must divide 360. Received: {self.grid_spacing!r}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"Argument `learning_rate` must be positive. Received: {self.learning_rate!r}")
+
+    def schedule(self):
+        """The learning rate as a Keras schedule (a float where it is constant)."""
+        if self.decay_rate == 1.0:
+            return self.learning_rate
+        import keras
+
+        return keras.optimizers.schedules.ExponentialDecay(
+            self.learning_rate, self.decay_steps, self.decay_rate, staircase=True
+        )
+
+    def departures(self, original: "Budget") -> list[str]:
+        """What differs from the original's budget, a phrase each."""
+        return [
+            f"{field.name} {getattr(self, field.name):,} (original {getattr(original, field.name):,})"
+            for field in dataclasses.fields(self)
+            if field.name in ("steps", "batch_size", "learning_rate", "decay_rate", "decay_steps")
+            and getattr(self, field.name) != getattr(original, field.name)
+        ]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of an experiment, with its budgets.
+
+    Args:
+        model: callable ``(input_shape, classes, learning_rate) -> compiled Keras model``. A frozen dataclass with
+            such a ``__call__`` is best: its fields go into config.json.
+        budgets: profile -> `Budget`.
+        note: what a reader of a table should know about the model.
+    """
+
+    model: Callable[..., Any]
+    budgets: Mapping[str, Budget]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: a protocol and the models that are put through it.
+
+    Args:
+        name: the run folders' first level.
+        title: one line for people.
+        protocol: what is trained on and measured.
+        models: name -> `Entry`.
+        defaults: the models that run when none is named.
+        published: model name -> metric -> published value, for the reports.
+        published_on: the dataset the published values were measured on.
+    """
+
+    name: str
+    title: str
+    protocol: Recognition
+    models: Mapping[str, Entry]
+    defaults: tuple[str, ...]
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    published_on: str = "mnist"
+
+
+def describe_model(model: Callable[..., Any]) -> dict:
+    """A JSON description of a model's callable: its fields if it is a dataclass, otherwise its name."""
+    if dataclasses.is_dataclass(model):
+        return {"builder": type(model).__name__, **dataclasses.asdict(model)}
+    return {"builder": getattr(model, "__qualname__", type(model).__qualname__)}

@@ -1,0 +1,65 @@
+"""Random numbers that are a pure function of (seed, stream, position).
+
+The n-th number does not depend on the batch it is drawn in, on threads, or on what was drawn before, so a run that is
+resumed at step n draws what it would have drawn.
+"""
+
+from keras import ops
+
+# One stream per use, so that no two uses share numbers.
+ORDER, PARAMETERS, EVALUATION = 0, 1, 2
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry2x32(key, counter):
+    """Threefry-2x32 with 20 rounds: two random words from a key and a counter of two words each.
+
+    Args:
+        key: pair of uint32 tensors or integers.
+        counter: pair of uint32 tensors of one shape.
+
+    Returns:
+        A pair of uint32 tensors of the counter's shape.
+
+    Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
+    """
+    like = ops.zeros_like(counter[0])
+    keys = [ops.cast(word, "uint32") + like for word in key]
+    keys.append(ops.bitwise_xor(ops.bitwise_xor(keys[0], keys[1]), _word(0x1BD11BDA) + like))
+    x, y = counter[0] + keys[0], counter[1] + keys[1]
+    for group in range(5):
+        for bits in _ROTATIONS[group % 2]:
+            x = x + y
+            y = ops.bitwise_xor(_rotate_left(y, bits), x)
+        x = x + keys[(group + 1) % 3]
+        y = y + keys[(group + 2) % 3] + _word(group + 1)
+    return x, y
+
+
+def _word(value):
+    return ops.convert_to_tensor(value, dtype="uint32")
+
+
+def _rotate_left(x, bits):
+    return ops.bitwise_or(ops.left_shift(x, _word(bits)), ops.right_shift(x, _word(32 - bits)))
+
+
+def words(seed, stream: int, positions):
+    """Two random uint32 words for each position.
+
+    Args:
+        seed: integer, 0 <= seed < 2**32.
+        stream: one of the streams of this module.
+        positions: (batch,) int64.
+    """
+    low = ops.cast(ops.bitwise_and(positions, 0xFFFFFFFF), "uint32")
+    high = ops.cast(ops.right_shift(positions, ops.cast(32, positions.dtype)), "uint32")
+    return threefry2x32((_word(seed), _word(stream)), (low, high))
+
+
+def uniform(seed, stream: int, positions):
+    """Two independent float32 numbers, uniform in [0, 1), for each position. Returns a pair of tensors (batch,)."""
+    return tuple(
+        ops.cast(ops.right_shift(word, _word(8)), "float32") * 2.0**-24 for word in words(seed, stream, positions)
+    )

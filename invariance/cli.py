@@ -15,6 +15,9 @@ from invariance.progress import duration
 from invariance.protocol import Entry, Experiment
 from invariance.results import RunFolder, find, write_text
 
+# TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 PROFILES = ("smoke", "quick", "standard", "paper")
 # Shares of the matrix-product peak that training and evaluation reach, for the forecast of a run's cost (`make bench`).
 _TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
@@ -37,7 +40,9 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--models", default=",".join(experiment.defaults), metavar="NAME,...|all", help="default: %(default)s")
     add("--profile", default="quick", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
-    add("--dataset", default="auto", help="auto, mnist, fashion_mnist, kmnist, digits or FILE.npz; default: %(default)s")
+    add(
+        "--dataset", default="auto", help="auto, mnist, fashion_mnist, kmnist, digits or FILE.npz; default: %(default)s"
+    )
     add("--seed", default="0", help="of weights, order and draws; default: %(default)s")
     add("--runs", default="runs", metavar="DIR", help="where the run folders go; default: %(default)s")
     add("--precision", default="float32", help="float32 or bfloat16; default: %(default)s")
@@ -73,10 +78,10 @@ def _guarded(action) -> int:
 
 
 def _run_experiment(experiment, argv):
+    arguments = experiment_parser(experiment).parse_args(argv)
     from invariance import datasets
     from invariance.running import PRECISIONS, RunConfig, execute
 
-    arguments = experiment_parser(experiment).parse_args(argv)
     _choice("--profile", arguments.profile, PROFILES)
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
     seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
@@ -91,7 +96,9 @@ def _run_experiment(experiment, argv):
     dataset = arguments.dataset
     if arguments.print_config:
         known = [
-            RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision).to_json()
+            RunConfig(
+                experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision
+            ).to_json()
             for name, entry in entries.items()
         ]
         print(json.dumps(known, indent=1))
@@ -104,8 +111,11 @@ def _run_experiment(experiment, argv):
     ]
     warning = None
     if dataset == "digits":
-        warning = "Data: scikit-learn's embedded digits, NOT MNIST. Nothing below can be compared with published numbers."
-    say(f"{experiment.title}\n{dataset} · {arguments.profile} · seed {seed} · {arguments.precision} · runs in {arguments.runs}")
+        warning = "Data: scikit-learn's embedded digits, NOT MNIST: not to be compared with published numbers."
+    say(
+        f"{experiment.title}\n{dataset} · {arguments.profile} · seed {seed} · {arguments.precision} · "
+        f"runs in {arguments.runs}"
+    )
     if warning:
         say(warning)
     _forecast(configs, arguments.runs, arguments.overwrite, say)
@@ -233,7 +243,11 @@ def _entries(experiment, names, corrected) -> dict[str, Entry]:
         for name, entry in entries.items():
             if not hasattr(entry.model, "corrected"):
                 raise UserError(f"--corrected: {name} has nothing to correct")
-            switched[f"{name}_corrected"] = dataclasses.replace(entry, model=entry.model.corrected())
+            switched[f"{name}_corrected"] = dataclasses.replace(
+                entry,
+                model=entry.model.corrected(),
+                variants={profile: model.corrected() for profile, model in entry.variants.items()},
+            )
         return switched
     return entries
 
@@ -262,11 +276,9 @@ def _forecast(configs, runs, overwrite, say):
     total = 0.0
     for config in pending:
         budget = config.entry.budgets[config.profile]
-        original = config.entry.budgets.get("paper")
-        if original:
-            text = "; ".join(budget.departures(original)) or "none"
+        if text := "; ".join(config.entry.departures(config.profile)):
             departures.setdefault(text, []).append(config.model)
-        model = config.entry.model
+        model = config.entry.model_for(config.profile)
         if total is not None and hasattr(model, "training_flops"):
             peak = peak or _matrix_peak()
             # MNIST's size; other data change the forecast, not the run.
@@ -277,9 +289,12 @@ def _forecast(configs, runs, overwrite, say):
         else:
             total = None
     for text, names in departures.items():
-        say(f"Departures from the original's budget ({', '.join(names)}): {text}")
+        say(f"Departures from the original ({', '.join(names)}): {text}")
     if total is not None:
-        say(f"Expected: about {duration(total)} for {len(pending)} model(s) (on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)")
+        say(
+            f"Expected: about {duration(total)} for {len(pending)} model(s) "
+            f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
+        )
 
 
 def _matrix_peak() -> float:
@@ -305,10 +320,15 @@ def _main(argv):
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     report = commands.add_parser("report", help="tables of all runs beside the published numbers")
     report.add_argument("--markdown", metavar="FILE", help="also write them as Markdown")
+    report.add_argument(
+        "--readme", metavar="FILE", help="also write them between the two 'results' markers of this file"
+    )
     listing = commands.add_parser("list", help="the runs there are, finished or not, and the experiments")
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
     evaluate.add_argument("run", metavar="RUN_FOLDER")
-    evaluate.add_argument("--redraws", default="0", metavar="N", help="the published estimator: N drawings of the angles")
+    evaluate.add_argument(
+        "--redraws", default="0", metavar="N", help="the published estimator: N drawings of the angles"
+    )
     evaluate.add_argument("--grid-spacing", default="5", metavar="DEGREES", help="default: %(default)s")
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
     bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
@@ -322,7 +342,7 @@ def _main(argv):
 
 
 def _experiments() -> dict[str, Experiment]:
-    """The installed experiments, with their published numbers, found through the entry points 'invariance.experiments'."""
+    """The installed experiments with their published numbers, by the entry points 'invariance.experiments'."""
     from importlib.metadata import entry_points
 
     return {point.name: point.load() for point in entry_points(group="invariance.experiments")}
@@ -340,15 +360,22 @@ def _found(arguments):
 
 
 def _report(arguments):
-    from invariance.report import tables
+    from invariance.report import between_markers, tables
 
     finished, others = _found(arguments)
     made = tables(finished, _experiments())
     print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
         print(f"{path}: {reason}")
+    markdown = "\n".join(table.markdown() for table in made)
     if arguments.markdown:
-        write_text(Path(arguments.markdown), "\n".join(table.markdown() for table in made))
+        write_text(Path(arguments.markdown), markdown)
+    if arguments.readme:
+        path = Path(arguments.readme)
+        try:
+            write_text(path, between_markers(path.read_text(encoding="utf-8"), markdown))
+        except (OSError, ValueError) as error:
+            raise UserError(f"--readme: {path}: {error}") from error
 
 
 def _list(arguments):

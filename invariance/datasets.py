@@ -19,7 +19,7 @@ NAMES = ("auto", *TFDS_NAMES, "digits", "FILE.npz")
 DIGITS_SEED = 0
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _BY_HAND = (
-    "To supply it by hand, prepare it on a machine with a network (python -c \"import tensorflow_datasets as tfds; "
+    'To supply it by hand, prepare it on a machine with a network (python -c "import tensorflow_datasets as tfds; '
     "tfds.load('{name}', data_dir='DIR')\"), copy DIR here and set TFDS_DATA_DIR=DIR; or pass --dataset FILE.npz with "
     "the arrays x_train, y_train, x_test, y_test"
 )
@@ -192,7 +192,7 @@ def _digits() -> Data:
 
     images, labels = load_digits(return_X_y=True)
     # Like MNIST's, the digits fill 20 x 20 pixels of 28 x 28, so that a turned one is not cut off.
-    images = zoom(images.reshape(-1, 8, 8) / 16.0, (1, 2.5, 2.5), order=1, mode="constant", grid_mode=True)
+    images = zoom(images.reshape(-1, 8, 8) / 16.0, (1, 2.5, 2.5), order=1, mode="grid-constant", grid_mode=True)
     images = np.pad(np.clip(images, 0.0, 1.0), ((0, 0), (4, 4), (4, 4)))
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels, test_size=360, stratify=labels, random_state=DIGITS_SEED
@@ -201,7 +201,7 @@ def _digits() -> Data:
     return Data(
         "digits",
         **checked(arrays, "digits"),
-        source=f"scikit-learn's 1,797 real 8 x 8 digits, enlarged; 360 of them for testing, split by seed {DIGITS_SEED}",
+        source=f"scikit-learn's 1,797 real 8 x 8 digits, enlarged; 360 for testing, split by seed {DIGITS_SEED}",
     )
 
 

@@ -101,7 +101,7 @@ def predict_grid(
         UserError: if the model does not fit the images and classes.
     """
     progress = progress or Progress("evaluation", quiet=True)
-    classify = _classifier(model, images.shape[1:], len(classes))
+    classify = classifier(model, images.shape[1:], len(classes))
     rows = np.searchsorted(classes, labels)
     counts = np.zeros((len(classes), len(angles), len(classes)), np.int64)
     batches = _batches(images)
@@ -110,7 +110,9 @@ def predict_grid(
         predicted = _classify_all(classify, batches, np.full(len(images), angle, "float32"))
         np.add.at(counts, (rows, column, predicted), 1)
         if progress.due():
-            progress.show((column + 1) / len(angles), f"angle {column + 1}/{len(angles)}  {watch.left(column + 1)} left")
+            progress.show(
+                (column + 1) / len(angles), f"angle {column + 1}/{len(angles)}  {watch.left(column + 1)} left"
+            )
     return Predictions(tuple(classes), np.asarray(angles), counts)
 
 
@@ -167,7 +169,7 @@ def redraws(
     if number < 1:
         raise UserError(f"--redraws: a positive number is needed; it is {number}")
     progress = progress or Progress("redraws", quiet=True)
-    classify = _classifier(model, images.shape[1:], len(classes))
+    classify = classifier(model, images.shape[1:], len(classes))
     rows = np.searchsorted(classes, labels)
     shares: dict[str, list[float]] = {metric: [] for metric in METRICS}
     chosen = {}
@@ -187,7 +189,11 @@ def redraws(
         if progress.due():
             progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
     return {
-        metric: {"mean": float(np.mean(values)), "variance": float(np.var(values, ddof=int(number > 1))), "redraws": number}
+        metric: {
+            "mean": float(np.mean(values)),
+            "variance": float(np.var(values, ddof=int(number > 1))),
+            "redraws": number,
+        }
         if values
         else None
         for metric, values in shares.items()
@@ -212,10 +218,12 @@ def _ranges(protocol, classes) -> dict:
     }
 
 
-def _classifier(model, image_shape, classes):
+def classifier(model, image_shape, classes):
     """A compiled function of uint8 images and angles that returns the outputs chosen."""
     expected = model.input_shape if hasattr(model, "input_shape") else (None, *image_shape)
-    if len(expected) != 4 or any(want not in (None, have) for want, have in zip(expected[1:], image_shape, strict=True)):
+    if len(expected) != 4 or any(
+        want not in (None, have) for want, have in zip(expected[1:], image_shape, strict=True)
+    ):
         raise UserError(f"the model takes {expected[1:]}, but the images are {tuple(image_shape)}")
     warp = tf.function(
         lambda images, angles: rotate(ops.cast(images, "float32") / 255.0, angles), jit_compile=True, autograph=False

@@ -12,7 +12,18 @@ from invariance.results import replacing
 
 # Colour-blind-safe (Okabe and Ito); restricted classes get the two strong ones.
 _STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
-_DASHES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (4, 2, 1, 2)), (0, (7, 2)), (0, (2, 2)))
+_DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (1, 1)),
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (4, 2, 1, 2)),
+    (0, (7, 2)),
+    (0, (2, 2)),
+)
 
 
 def save(figure, path):
@@ -47,10 +58,18 @@ def accuracy_by_angle(predictions, protocol, title, chance):
             colour = _STRONG[protocol.restricted.index(label) % len(_STRONG)]
             axes.plot(predictions.angles, values, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
         else:
-            axes.plot(predictions.angles, values, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label))
+            axes.plot(
+                predictions.angles, values, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label)
+            )
             free += 1
     axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
-    axes.set(xlabel="angle, degrees (counter-clockwise)", ylabel="share recognised", title=title, xlim=(-180, 180), ylim=(-0.02, 1.02))
+    axes.set(
+        xlabel="angle, degrees (counter-clockwise)",
+        ylabel="share recognised",
+        title=title,
+        xlim=(-180, 180),
+        ylim=(-0.02, 1.02),
+    )
     axes.set_xticks(range(-180, 181, 45))
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
@@ -80,7 +99,9 @@ def training_curves(history, title):
     figure, panels = plt.subplots(1, len(keys), figsize=(4.6 * len(keys), 3.2), squeeze=False)
     images = [row["images"] for row in history]
     for panel, key in zip(panels[0], keys, strict=True):
-        panel.plot(images, [row[key] for row in history], color=_STRONG[1], marker="o" if len(history) < 40 else None, ms=3)
+        panel.plot(
+            images, [row[key] for row in history], color=_STRONG[1], marker="o" if len(history) < 40 else None, ms=3
+        )
         panel.set(xlabel="training images seen", ylabel=f"{key}, mean over an epoch")
         panel.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
         panel.grid(alpha=0.25)

@@ -144,15 +144,6 @@ class Budget:
             self.learning_rate, self.decay_steps, self.decay_rate, staircase=True
         )
 
-    def departures(self, original: "Budget") -> list[str]:
-        """What differs from the original's budget, a phrase each."""
-        return [
-            f"{field.name} {getattr(self, field.name):,} (original {getattr(original, field.name):,})"
-            for field in dataclasses.fields(self)
-            if field.name in ("steps", "batch_size", "learning_rate", "decay_rate", "decay_steps")
-            and getattr(self, field.name) != getattr(original, field.name)
-        ]
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -162,12 +153,32 @@ class Entry:
         model: callable ``(input_shape, classes, learning_rate) -> compiled Keras model``. A frozen dataclass with
             such a ``__call__`` is best: its fields go into config.json.
         budgets: profile -> `Budget`.
-        note: what a reader of a table should know about the model.
+        variants: profile -> the callable that takes the model's place there (a narrower network, say).
     """
 
     model: Callable[..., Any]
     budgets: Mapping[str, Budget]
-    note: str = ""
+    variants: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+
+    def model_for(self, profile: str) -> Callable[..., Any]:
+        """The callable that is built in a profile."""
+        return self.variants.get(profile, self.model)
+
+    def departures(self, profile: str) -> list[str]:
+        """How a profile differs from the original, the profile `paper`: a phrase for each setting."""
+        if "paper" not in self.budgets:
+            return []
+        pairs = [
+            (self.budgets[profile], self.budgets["paper"], ("steps_per_epoch", "grid_spacing", "images_per_class"))
+        ]
+        if dataclasses.is_dataclass(self.model):
+            pairs.append((self.model_for(profile), self.model, ()))
+        return [
+            f"{field.name} {_number(getattr(here, field.name))} (original {_number(getattr(original, field.name))})"
+            for here, original, harmless in pairs
+            for field in dataclasses.fields(original)
+            if field.name not in harmless and getattr(here, field.name) != getattr(original, field.name)
+        ]
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,10 @@ class Experiment:
     defaults: tuple[str, ...]
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     published_on: str = "mnist"
+
+
+def _number(value) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
 def describe_model(model: Callable[..., Any]) -> dict:

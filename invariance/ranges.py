@@ -7,6 +7,7 @@ interval with ``low == high`` is a single value.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Intervals = tuple[tuple[float, float], ...]
 
@@ -25,7 +26,7 @@ def intervals(value, name: str = "range") -> Intervals:
     expected = f"Argument `{name}` must be a non-empty sequence of pairs (low, high) of finite numbers, low <= high"
     if not pairs or any(not (math.isfinite(low) and math.isfinite(high) and low <= high) for low, high in pairs):
         raise ValueError(f"{expected}. Received: {value!r}")
-    if any(previous[1] > following[0] for previous, following in zip(pairs, pairs[1:], strict=False)):
+    if any(previous[1] > following[0] for previous, following in pairwise(pairs)):
         raise ValueError(f"{expected}, in ascending order without overlap. Received: {value!r}")
     return pairs
 

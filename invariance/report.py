@@ -104,6 +104,22 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
     return result
 
 
+def between_markers(page: str, text: str) -> str:
+    """A page with ``text`` in place of what stands between the lines "<!-- results: begin" and "<!-- results: end".
+
+    Raises:
+        ValueError: if the two lines are not there, in this order.
+    """
+    lines = page.splitlines()
+    marks = [
+        next((i for i, line in enumerate(lines) if line.startswith(f"<!-- results: {mark}")), None)
+        for mark in ("begin", "end")
+    ]
+    if None in marks or marks[0] > marks[1]:
+        raise ValueError('the lines "<!-- results: begin" and "<!-- results: end" are needed, in this order')
+    return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
+
+
 def _row(model, runs, published) -> Row:
     cells = {}
     for metric in NAMES:

@@ -187,9 +187,7 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
             continue
         try:
             run = Run(folder, folder.json("config.json"), folder.json("metrics.json"))
-            missing = [
-                key for key in ("experiment", "model", "dataset", "profile", "seed") if key not in run.metrics
-            ]
+            missing = [key for key in ("experiment", "model", "dataset", "profile", "seed") if key not in run.metrics]
             if missing:
                 raise UserError(f"{folder / 'metrics.json'}: lacks {', '.join(missing)}")
             finished.append(run)

@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class RunConfig:
             "dataset": Path(self.dataset).stem,
             "profile": self.profile,
             "model": self.model,
-            "model_arguments": json.loads(json.dumps(describe_model(self.entry.model))),
+            "model_arguments": json.loads(json.dumps(describe_model(self.entry.model_for(self.profile)))),
             "protocol": self.protocol.to_json(),
             "budget": asdict(self.entry.budgets[self.profile]),
             "seed": self.seed,
@@ -100,7 +101,29 @@ def execute(
             raise RunError(f"{config.model}: out of memory") from error
 
 
+def import_tensorflow():
+    """Imports TensorFlow without the lines its C++ side prints on every start; they reappear if the import fails."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as messages:
+        stderr = os.dup(2)
+        os.dup2(messages.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # starts the devices, which is when most is said
+        except BaseException:
+            messages.seek(0)
+            os.write(stderr, messages.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _execute(config, folder, progress, tensorboard, redraws, parent):
+    import_tensorflow()
     import keras
 
     from invariance import datasets, evaluation, training
@@ -115,14 +138,18 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
         raise UserError(f"{data.source}: y_test has no images of the classes {absent}")
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
-        _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": described["data_sha256"]})
+        _compare(
+            folder,
+            {"data_sha256": folder.json("config.json").get("data_sha256")},
+            {"data_sha256": described["data_sha256"]},
+        )
     else:
         write_json(folder / "config.json", {**described, **provenance(), "data_source": data.source})
 
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
     keras.utils.set_random_seed(config.seed)
     budget = config.entry.budgets[config.profile]
-    model = config.entry.model(data.image_shape, len(classes), budget.schedule())
+    model = config.entry.model_for(config.profile)(data.image_shape, len(classes), budget.schedule())
     prepare = config.protocol.prepare(config.seed, classes)
     trained = training.train(
         model, prepare, data.x_train, data.y_train, budget, config.seed, folder, progress, tensorboard, parent
@@ -174,6 +201,7 @@ def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset:
         redraws: drawings of the angles for the published estimator; 0 for none.
         dataset: other data than the run's, of the same image size and classes.
     """
+    import_tensorflow()
     import keras
 
     from invariance import datasets, evaluation
@@ -192,10 +220,14 @@ def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset:
         model, data.x_test, data.y_test, classes, evaluation.angle_grid(spacing), progress
     )
     measured = evaluation.proportions(predictions, protocol)
-    progress.line(f"{config['model']} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images")
-    drawn = evaluation.redraws(
-        model, protocol, data.x_test, data.y_test, classes, redraws, config["seed"], progress
-    ) if redraws else {}
+    progress.line(
+        f"{config['model']} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images"
+    )
+    drawn = (
+        evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, config["seed"], progress)
+        if redraws
+        else {}
+    )
     for metric in evaluation.METRICS:
         if measured[metric] is None:
             continue
@@ -229,7 +261,9 @@ def _draw(config, folder, data, prepare, predictions, history, chance):
     angles = np.asarray(protocol.transformation().draw(config.seed, draws, labels))
     captions = [f"{label}: {angle:.0f}°" for label, angle in zip(labels.numpy(), angles, strict=True)]
     sheet = figures.contact_sheet(
-        np.asarray(prepare(images, labels, draws)[0]), captions, f"{title}\nthe first training images as the network gets them"
+        np.asarray(prepare(images, labels, draws)[0]),
+        captions,
+        f"{title}\nthe first training images as the network gets them",
     )
     figures.save(sheet, folder / "training_images.png")
 

@@ -1,4 +1,4 @@
-"""(protocol, model, budget, seed) -> a trained model in a run folder; resumed exactly, stopped at what is not finite."""
+"""(protocol, model, budget, seed) -> a trained model in a run folder; resumed exactly, stopped by a NaN."""
 
 import contextlib
 import json
@@ -25,8 +25,8 @@ CHECKPOINT_SECONDS = 60.0
 def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
     """One update as one compiled function: transform, forward, backward, update.
 
-    On a CPU the transformation (and the update, see `optimizers`) is compiled by XLA and the network runs on TensorFlow's
-    oneDNN kernels, which on two cores are 1.4 times as fast at convolutions as XLA's; on a GPU XLA compiles it all.
+    On a CPU the transformation (and the update, see `optimizers`) is compiled by XLA and the network runs on
+    TensorFlow's oneDNN kernels, which on two cores are 1.4 times as fast as XLA's; on a GPU XLA compiles it all.
 
     Args:
         model: a compiled Keras model; whatever its ``train_step`` does is done.
@@ -44,7 +44,9 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
     @tf.function(jit_compile=on_gpu, autograph=False)
     def step(images, labels, draws):
         logs = model.train_step(prepare(images, labels, draws))
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32))) for value in logs.values()])
+        finite = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(tf.cast(value, tf.float32))) for value in logs.values()]
+        )
         diverged.assign(tf.where((diverged == 0) & ~finite, draws[0] // batch_size + 1, diverged))
         return logs, diverged.read_value()
 
@@ -52,7 +54,7 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
 
 
 def state_variables(model: keras.Model) -> list:
-    """All that a training run changes: weights, random states, metrics, and the state of every optimiser the model has."""
+    """All that a training run changes: weights, random states, metrics, the state of every optimiser."""
     optimizers = [model.optimizer, *vars(model).values()]
     variables = [*model.variables, *model.metrics_variables]
     for optimizer in optimizers:
@@ -198,7 +200,9 @@ def train(
                 if step % budget.steps_per_epoch == 0 or step == budget.steps:
                     values = {key: float(value) for key, value in logs.items()}
                     check(diverged)
-                    history.append({"step": step, "images": step * budget.batch_size, "seconds": round(seconds(), 3)} | values)
+                    history.append(
+                        {"step": step, "images": step * budget.batch_size, "seconds": round(seconds(), 3)} | values
+                    )
                     model.reset_metrics()
                     save()
                     saved_at = time.monotonic()
@@ -220,7 +224,11 @@ def train(
     except Interrupted:
         raise
     except RunError as error:
-        kept = f"the checkpoint of step {_saved_step(checkpoint):,} is kept" if checkpoint.exists() else "no checkpoint yet"
+        kept = (
+            f"the checkpoint of step {_saved_step(checkpoint):,} is kept"
+            if checkpoint.exists()
+            else "no checkpoint yet"
+        )
         raise RunError(f"{progress.name}: {error} ({kept} in {folder.path})") from error
     return {"seconds": seconds(), "images": step * budget.batch_size, "history": history}
 
@@ -248,7 +256,7 @@ def tensorboard_missing() -> str | None:
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None:
-        return "--tensorboard: the package tensorboard is not installed; install it with: pip install 'invariance[tensorboard]'"
+        return "--tensorboard: the package is not installed; install it with: pip install 'invariance[tensorboard]'"
     return None
 
 

@@ -92,7 +92,9 @@ def rotate(images, degrees, fill=0.0):
     rows, columns = _grid(height, width)
     rows, columns = rows - middle_row, columns - middle_column
     # Where does an output pixel come from? Turn it back; rows run downwards, hence the signs.
-    return warp(images, cosine * rows + sine * columns + middle_row, cosine * columns - sine * rows + middle_column, fill)
+    return warp(
+        images, cosine * rows + sine * columns + middle_row, cosine * columns - sine * rows + middle_column, fill
+    )
 
 
 def shift(images, dy, dx, canvas=None, fill=0.0):
@@ -115,7 +117,10 @@ def shift(images, dy, dx, canvas=None, fill=0.0):
     zeros = ops.zeros((1, canvas_height, canvas_width), dtype="float32")
     dy, dx = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in (dy, dx))
     return warp(
-        images, rows - dy - (canvas_height - height) / 2.0 + zeros, columns - dx - (canvas_width - width) / 2.0 + zeros, fill
+        images,
+        rows - dy - (canvas_height - height) / 2.0 + zeros,
+        columns - dx - (canvas_width - width) / 2.0 + zeros,
+        fill,
     )
 
 

@@ -30,10 +30,12 @@ class CNN:
 
     Args:
         convolutions: the convolutional layers.
-        batch_norm: batch norm after each convolution's activation (moving-average decay .999, epsilon 1e-3).
+        batch_norm: batch norm after each convolution's activation (epsilon 1e-3).
         dropout: rate of the dropout behind the dense layer; 0 for none.
         dense: units of the dense layer.
         slope: negative slope of the leaky ReLU.
+        moving_average_decay: of batch norm's statistics. They only serve after training, and lag 1 / (1 - decay) steps
+            behind, so that short trainings need a smaller one.
         double_softmax: the softmax *output* is taken for logits by the loss, which therefore cannot fall below
             log(1 + (classes - 1) / e), 1.274 for 8 classes. False is the usual cross-entropy.
         activate_last: leaky ReLU between the last dense layer and the softmax.
@@ -44,6 +46,7 @@ class CNN:
     dropout: float = 0.0
     dense: int = 1024
     slope: float = 0.1
+    moving_average_decay: float = 0.999
     double_softmax: bool = True
     activate_last: bool = False
 
@@ -69,7 +72,9 @@ class CNN:
             )(x)
             x = layers.LeakyReLU(self.slope, name=f"conv_{number}_activation")(x)
             if self.batch_norm:
-                x = layers.BatchNormalization(momentum=0.999, epsilon=1e-3, name=f"batch_norm_{number}")(x)
+                x = layers.BatchNormalization(
+                    momentum=self.moving_average_decay, epsilon=1e-3, name=f"batch_norm_{number}"
+                )(x)
             if convolution.pool:
                 x = layers.MaxPooling2D(convolution.pool, 1, "same", name=f"pool_{number}")(x)
         x = layers.Flatten(name="flatten")(x)
@@ -83,9 +88,7 @@ class CNN:
         # float32 under every precision policy: a softmax in bfloat16 has two decimal digits.
         probabilities = layers.Softmax(dtype="float32", name="probabilities")(x)
         model = keras.Model(inputs, probabilities, name="cnn")
-        loss = (
-            DoubleSoftmaxCrossentropy() if self.double_softmax else keras.losses.SparseCategoricalCrossentropy()
-        )
+        loss = DoubleSoftmaxCrossentropy() if self.double_softmax else keras.losses.SparseCategoricalCrossentropy()
         model.compile(
             Adam(learning_rate, beta_1=0.95, beta_2=0.999, epsilon=1e-8),
             loss,

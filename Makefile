@@ -1,0 +1,72 @@
+# The index of all that can be run. `make` alone prints it.
+
+PYTHON    ?= python3
+PROFILE   ?= quick
+MODELS    ?=
+DATASET   ?= auto
+SEED      ?= 0
+RUNS      ?= runs
+PRECISION ?= float32
+ARGS      ?=
+
+BIN   := .venv/bin
+READY := .venv/.ready
+LINT  := .venv/.ready-lint
+
+.DEFAULT_GOAL := help
+.PHONY: help recognition-rotation report bench test test-slow lint format clean
+
+help:
+	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
+	@echo
+	@echo "  make recognition-rotation  train on turned digits, measure, print our table beside the published one"
+	@echo "  make report                the tables of all runs there are"
+	@echo "  make bench                 speed, as shares of this machine's matrix-product peak"
+	@echo "  make test                  the tests (minutes)"
+	@echo "  make test-slow             the tests that train for longer"
+	@echo "  make lint | format         check | mend the style"
+	@echo "  make clean                 remove the environment and caches; runs stay"
+	@echo
+	@echo "Variables: PROFILE=smoke|quick|standard|paper  MODELS=NAME,...|all  DATASET=auto|mnist|fashion_mnist|kmnist|digits|FILE.npz"
+	@echo "           SEED=$(SEED)  RUNS=$(RUNS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
+	@echo "Interrupt and repeat a command: it resumes. The environment, .venv, is made by whatever needs it."
+
+# Made anew when the declared or the tested versions change; the mark is written last.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python 3.11 to 3.13 is needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 ..." % v[:2])'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+$(LINT): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lint]'
+	@touch $@
+
+recognition-rotation: $(READY)
+	@$(BIN)/python -m experiments.recognition_rotation --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
+	    --runs '$(RUNS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
+
+report: $(READY)
+	@$(BIN)/python -m invariance report --runs '$(RUNS)' $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m invariance bench $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(LINT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(LINT)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find invariance experiments tests -name __pycache__ -type d -exec rm -rf {} +

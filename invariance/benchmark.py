@@ -1,0 +1,167 @@
+"""Speed, measured as images per second and as a share of the machine's own matrix-product peak in the same run.
+
+Each measurement alternates with one of the peak, and the median of the ratios is reported, because the clock of a
+shared machine wanders by a third within a minute.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from invariance.errors import UserError
+from invariance.results import write_json
+from invariance.running import PRECISIONS, import_tensorflow, provenance
+
+BATCH = 128
+EVALUATION_BATCH = 512
+
+
+def main(precisions: list[str], seconds: float, path: Path) -> int:
+    """Measures, prints a table and writes it as JSON.
+
+    Args:
+        precisions: keys of `running.PRECISIONS`.
+        seconds: for each measurement.
+        path: of the JSON file.
+    """
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UserError(f"--precision: unknown value {precision!r}; known are {', '.join(PRECISIONS)}")
+    if not seconds > 0:
+        raise UserError(f"--seconds: a positive number is needed; it is {seconds}")
+    import_tensorflow()
+    peaks = {precision: Peak(precision) for precision in PRECISIONS}
+    print(f"{'':44}{'images/s':>12}{'GFLOP/s':>10}{'of peak':>9}", flush=True)
+    rows = []
+
+    def add(name, precision, measured):
+        rows.append({"name": name, "precision": precision, **measured})
+        rate = f"{measured['images_per_second']:>12,.0f}" if "images_per_second" in measured else " " * 12
+        share = f"{measured['share_of_peak']:>8.1%}" if "share_of_peak" in measured else ""
+        flops = f"{measured['gflops']:>10,.0f}" if "gflops" in measured else " " * 10
+        print(f"{name + ' (' + precision + ')':44}{rate}{flops} {share}", flush=True)
+
+    for precision, peak in peaks.items():
+        add("matrix product, 2048 x 2048", precision, {"gflops": peak.measure(seconds / 4) / 1e9})
+    for precision in precisions:
+        for name, work, images, flops in _workloads(precision):
+            add(name, precision, _measure(work, images, flops, peaks[precision], seconds))
+    rates = {(row["name"], row["precision"]): row for row in rows}
+    ratios = {}
+    step = rates.get(("cnn_bn_00 training step, warp included", "float32"))
+    if step:
+        alone = sum(1 / rates[name, "float32"]["images_per_second"] for name in ("warp", "input pipeline"))
+        ratios["warp and pipeline / training step"] = alone * step["images_per_second"]
+        half = rates.get(("cnn_bn_00 training step, warp included", "bfloat16"))
+        if half:
+            ratios["training step, bfloat16 / float32"] = half["images_per_second"] / step["images_per_second"]
+        evaluation = rates["cnn_bn_00 evaluation, warp included", "float32"]
+        ratios["whole grid (8,033 images x 72 angles), minutes"] = 8033 * 72 / evaluation["images_per_second"] / 60
+    for name, value in ratios.items():
+        print(f"{name:52}{value:>8.3f}")
+    write_json(
+        path, {"rows": rows, "ratios": ratios, **provenance(), "machine": platform.platform(), "cores": os.cpu_count()}
+    )
+    print(f"written to {path}")
+    return 0
+
+
+class Peak:
+    """The machine's rate for square matrix products in one precision, in FLOP/s."""
+
+    def __init__(self, precision: str, side: int = 2048):
+        import tensorflow as tf
+
+        matrix = tf.cast(tf.random.stateless_normal((side, side), (1, 2)), precision)
+        self._product = tf.function(lambda: tf.matmul(matrix, matrix))
+        self._flops = 2.0 * side**3
+        self()
+
+    def __call__(self) -> float:
+        """One measurement: the better of two products."""
+        best = 0.0
+        for _ in range(2):
+            began = time.perf_counter()
+            self._product().numpy()
+            best = max(best, self._flops / (time.perf_counter() - began))
+        return best
+
+    def measure(self, seconds: float) -> float:
+        """Median over some time."""
+        rates, end = [], time.perf_counter() + seconds
+        while time.perf_counter() < end or not rates:
+            rates.append(self())
+        return statistics.median(rates)
+
+
+def _measure(work: Callable, images: int, flops: float, peak: Peak, seconds: float) -> dict:
+    """Rates of ``work``, which handles ``images`` images with ``flops`` operations each, beside the peak."""
+    for _ in range(3):
+        work()
+    rates, shares, end = [], [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 3:
+        before = peak() if flops else 0.0
+        began, repeats = time.perf_counter(), 0
+        while repeats < 5 or time.perf_counter() - began < seconds / 12:
+            work()
+            repeats += 1
+        rate = repeats * images / (time.perf_counter() - began)
+        rates.append(rate)
+        if flops:
+            shares.append(rate * flops / max(before, peak()))
+    measured = {"images_per_second": statistics.median(rates)}
+    if flops:
+        measured["gflops"] = measured["images_per_second"] * flops / 1e9
+        measured["share_of_peak"] = statistics.median(shares)
+    return measured
+
+
+def _workloads(precision):
+    """(name, callable, images a call, matrix-product operations an image) of each part of a run."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from invariance import evaluation, pipeline, training
+    from invariance.models.cnn import CNN, Convolution
+    from invariance.protocol import Recognition
+    from invariance.ranges import Ranges
+
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    shape, classes = (28, 28, 1), (0, 1, 2, 3, 4, 5, 7, 8)
+    upright = ((-45, 45),)
+    protocol = Recognition(Ranges(((0, 360),), {3: upright, 4: upright}), (6, 9))
+    rng = np.random.default_rng(0)
+    # The size of MNIST without 6 and 9; speed does not depend on what the pixels show.
+    images = rng.integers(0, 256, (48_133, *shape), np.uint8)
+    labels = rng.choice(np.array(classes, np.int32), len(images))
+    prepare = protocol.prepare(0, classes)
+
+    batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
+    if precision == "float32":
+        warp = tf.function(prepare, jit_compile=True, autograph=False)
+        one = next(batches)
+        yield "warp", lambda: warp(*one)[0].numpy(), BATCH, 0
+        yield "input pipeline", lambda: next(batches), BATCH, 0
+    # cnn_bn_00 of experiments/recognition_rotation.py, which the library may not import.
+    network = CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), batch_norm=True, dropout=0.5)
+    model = network(shape, len(classes))
+    step = training.compiled_step(model, prepare, BATCH)
+    yield (
+        "cnn_bn_00 training step, warp included",
+        lambda: step(*next(batches))[1].numpy(),
+        BATCH,
+        network.training_flops(shape, len(classes)),
+    )
+    classify = evaluation.classifier(model, shape, len(classes))
+    chunk = tf.constant(images[:EVALUATION_BATCH])
+    angles = tf.linspace(-180.0, 180.0, EVALUATION_BATCH)
+    yield (
+        "cnn_bn_00 evaluation, warp included",
+        lambda: classify(chunk, angles).numpy(),
+        EVALUATION_BATCH,
+        network.flops(shape, len(classes)),
+    )

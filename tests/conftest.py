@@ -1,0 +1,18 @@
+"""Fixtures that several test files use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder given by TFDS_DATA_DIR, if it holds MNIST. Without it the test is skipped, or fails where it must run."""
+    folder = os.environ.get("TFDS_DATA_DIR")
+    if folder and any((Path(folder) / "mnist").glob("*/dataset_info.json")):
+        return Path(folder)
+    reason = f"TFDS_DATA_DIR={folder or ''} holds no prepared MNIST"
+    if os.environ.get("INVARIANCE_REQUIRE_MNIST"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,439 @@
+"""The command line: mistakes cost one line and no import of TensorFlow; what is printed can be read back."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import published
+from experiments.recognition_rotation import EXPERIMENT, MODELS, PROTOCOL
+from invariance import cli, datasets, report
+from invariance.protocol import Budget, Entry, Recognition
+from invariance.ranges import Ranges
+from invariance.running import PRECISIONS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# No command here takes long; a busy machine needs some 20 s where TensorFlow is imported.
+PATIENCE = 120
+
+
+def refused(capsys, action, *expected):
+    """Calls a command in this process; checks its exit code and its one line on stderr."""
+    code = action()
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    one_line(err, *expected)
+
+
+def one_line(err, *expected):
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    for text in expected:
+        assert text in err
+
+
+def experiment(*argv):
+    return lambda: cli.run_experiment(EXPERIMENT, list(argv))
+
+
+def python(*argv, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, argv)], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, **options
+    )
+
+
+def run(*argv):
+    return python("-m", "experiments.recognition_rotation", *argv)
+
+
+# Mistakes
+
+
+def test_unknown_model(capsys):
+    refused(capsys, experiment("--models", "cnn_00,cnn_99"), "'cnn_99'", *MODELS)
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_no_model(capsys, names):
+    refused(capsys, experiment("--models", names), "no model named", *MODELS)
+
+
+def test_unknown_profile(capsys):
+    refused(capsys, experiment("--profile", "fast"), "'fast'", *cli.PROFILES)
+
+
+def test_unknown_precision(capsys):
+    refused(capsys, experiment("--precision", "float16"), "'float16'", *PRECISIONS)
+
+
+def test_unknown_option(capsys):
+    refused(capsys, experiment("--epochs", "3"), "--epochs", "--help")
+
+
+def test_option_without_its_value(capsys):
+    refused(capsys, experiment("--seed"), "--seed")
+
+
+@pytest.mark.parametrize("seed", ["-1", "one", "", "1.5", "nan", str(2**32)])
+def test_bad_seed(capsys, seed):
+    refused(capsys, experiment("--seed", seed), "--seed", repr(seed), f"0 to {2**32 - 1}")
+
+
+@pytest.mark.parametrize("redraws", ["-1", "many", "", "0.5"])
+def test_bad_redraws(capsys, redraws):
+    refused(capsys, experiment("--redraws", redraws), "--redraws", repr(redraws))
+
+
+@pytest.mark.parametrize("labels", ["three", "3,four", "-1", "3;4", "3.5"])
+@pytest.mark.parametrize("option", ["--restricted", "--excluded"])
+def test_bad_labels(capsys, option, labels):
+    refused(capsys, experiment(option, labels), option, repr(labels))
+
+
+def test_class_both_restricted_and_excluded(capsys):
+    refused(capsys, experiment("--restricted", "6"), "[6]", "excluded")
+
+
+def test_unknown_dataset():
+    result = run("--dataset", "cifar")
+    assert (result.returncode, result.stdout) == (2, "")
+    one_line(result.stderr, "'cifar'", *datasets.NAMES)
+
+
+def test_missing_file(tmp_path):
+    result = run("--dataset", tmp_path / "mine.npz")
+    assert (result.returncode, result.stdout) == (2, "")
+    one_line(result.stderr, f"there is no file {tmp_path / 'mine.npz'}")
+
+
+def test_file_named_like_a_dataset(tmp_path):
+    (tmp_path / "mnist.npz").write_bytes(b"")
+    result = run("--dataset", tmp_path / "mnist.npz")
+    assert (result.returncode, result.stdout) == (2, "")
+    one_line(result.stderr, "rename the file")
+
+
+def test_restricted_class_that_is_not_in_the_data(tmp_path):
+    images = np.zeros((8, 8, 8), np.uint8)
+    labels = np.arange(8) % 4
+    np.savez(tmp_path / "four.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    result = run("--dataset", tmp_path / "four.npz", "--runs", tmp_path / "runs", "--models", "cnn_00", "--quiet",
+                 "--restricted", "3,5,8", "--profile", "smoke")  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    one_line(result.stderr, "[5, 8]", "[0, 1, 2, 3]")
+    # Nothing is left that a later, right command could stumble over.
+    assert not list((tmp_path / "runs").rglob("config.json"))
+
+
+def test_tensorboard_without_the_package(tmp_path):
+    code = """
+import sys
+sys.modules["tensorboard"] = None  # as if it were not installed
+from experiments.recognition_rotation import EXPERIMENT
+from invariance import cli
+sys.exit(cli.run_experiment(EXPERIMENT, sys.argv[1:]))
+"""
+    result = python("-c", code, "--tensorboard", "--dataset", "digits", "--profile", "smoke", "--models", "cnn_00",
+                    "--runs", tmp_path, "--quiet")  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    one_line(result.stderr, "invariance[tensorboard]")
+
+
+# python -m invariance
+
+
+def main(*argv):
+    return lambda: cli.main(list(argv))
+
+
+def test_no_command(capsys):
+    refused(capsys, main(), "COMMAND", "--help")
+
+
+def test_unknown_command(capsys):
+    refused(capsys, main("train"), "'train'", "report", "list", "evaluate")
+
+
+@pytest.mark.parametrize("command", ["report", "list"])
+def test_missing_runs(capsys, tmp_path, command):
+    # (`list` prints the experiments before it looks for runs.)
+    assert cli.main([command, "--runs", str(tmp_path / "no")]) == 2
+    one_line(capsys.readouterr().err, f"there is no folder {tmp_path / 'no'}")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_evaluate_what_is_no_run(capsys, tmp_path, made):
+    folder = tmp_path / "run"
+    if made:
+        folder.mkdir()
+    refused(capsys, main("evaluate", str(folder)), f"{folder} is not the folder of a finished run")
+
+
+@pytest.mark.parametrize("spacing", ["0", "-5", "7", "360", "five", "nan", "inf"])
+def test_evaluate_with_a_bad_grid(capsys, tmp_path, spacing):
+    (tmp_path / "metrics.json").write_text("{}")
+    refused(capsys, main("evaluate", str(tmp_path), "--grid-spacing", spacing), "--grid-spacing", repr(spacing))
+
+
+@pytest.mark.parametrize("redraws", ["-1", "many"])
+def test_evaluate_with_bad_redraws(capsys, tmp_path, redraws):
+    (tmp_path / "metrics.json").write_text("{}")
+    refused(capsys, main("evaluate", str(tmp_path), "--redraws", redraws), "--redraws", repr(redraws))
+
+
+@pytest.mark.parametrize("argv", [("--seconds", "ten"), ("--seconds", "0"), ("--precision", "float16")])
+def test_bench_with_bad_arguments(capsys, argv, monkeypatch):
+    from invariance import benchmark
+
+    monkeypatch.setattr(benchmark, "_workloads", lambda precision: pytest.fail("measured with bad arguments"))
+    refused(capsys, main("bench", *argv), argv[0], repr(argv[1]))
+
+
+def test_report_and_list(capsys, tmp_path):
+    folder = tmp_path / "recognition_rotation" / "mine" / "smoke" / "cnn_00"
+    for seed in (0, 1):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        (folder / f"seed-{seed}" / "config.json").write_text('{"commit": "abc"}')
+    metrics = {"experiment": "recognition_rotation", "dataset": "mine", "profile": "smoke", "model": "cnn_00",
+               "seed": 0, "p_test": 0.5, "p_in": 0.4, "p_out": 0.3, "p_inv": 0.2}  # fmt: skip
+    (folder / "seed-0" / "metrics.json").write_text(json.dumps(metrics))
+    markdown = tmp_path / "table.md"
+    assert cli.main(["report", "--runs", str(tmp_path), "--markdown", str(markdown)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "cnn_00  .5000" in out
+    assert f"{folder / 'seed-1'}: not finished; repeat its command to resume it" in out
+    assert "| cnn_00 | 0 | .5000 | .4000 | .3000 | .2000 |" in markdown.read_text()
+    assert cli.main(["list", "--runs", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"{folder / 'seed-0'}: finished, commit abc" in out
+    assert EXPERIMENT.title in out and all(name in out for name in MODELS)
+
+
+def test_report_without_runs(capsys, tmp_path):
+    assert cli.main(["report", "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "No finished runs.\n"
+
+
+def test_report_that_cannot_be_written(capsys, tmp_path):
+    assert cli.main(["report", "--runs", str(tmp_path), "--markdown", str(tmp_path / "no" / "table.md")]) == 1
+    one_line(capsys.readouterr().err, "cannot write", "No such file or directory")
+
+
+def test_reader_that_goes_away():
+    """`... --help | head -1` and the like end without a traceback."""
+    code = "import sys; from invariance import cli; sys.exit(cli._guarded(lambda: [print('x' * 10**6), 0][1]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+# What costs nothing
+
+HEAVY = """
+import runpy, sys
+module, sys.argv = sys.argv[1], sys.argv[1:]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    print(end.code, sorted({"tensorflow", "keras", "numpy", "sklearn", "matplotlib"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("module", ["experiments.recognition_rotation", "invariance"])
+def test_help_imports_nothing_heavy(module):
+    result = python("-c", HEAVY, module, "--help")
+    assert result.stderr == ""
+    *text, last = result.stdout.splitlines()
+    assert last == "0 []"
+    assert text[0].startswith("usage: python -m ")
+    if module != "invariance":
+        assert all(option in result.stdout for option in ("--models", "--profile", "--dataset", "--seed", "--runs"))
+        assert all(name in result.stdout for name in MODELS)
+
+
+def test_a_mistake_imports_no_tensorflow():
+    result = python("-c", HEAVY, "experiments.recognition_rotation", "--models", "cnn_99")
+    assert result.stdout in ("2 []\n", "2 ['numpy']\n")
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_prints_its_targets():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    # Not as a part of the make that runs these tests.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(["make"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = re.findall(r"[\w-]+", result.stdout)
+    assert {"recognition-rotation", "report", "test", "lint", "clean"} <= set(phony)
+    assert set(phony) - {"help"} <= set(printed)
+    for target in phony:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert all(variable in printed for variable in ("PROFILE", "MODELS", "DATASET", "SEED", "RUNS", "PRECISION", "PYTHON"))
+    assert all(name in printed for name in (*cli.PROFILES, *PRECISIONS, *datasets.TFDS_NAMES, "digits"))
+
+
+# --print-config
+
+
+def printed(capsys, *argv):
+    assert cli.run_experiment(EXPERIMENT, ["--print-config", *argv]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def test_print_config_of_all_models(capsys):
+    configs = printed(capsys, "--models", "all", "--profile", "paper", "--seed", "7", "--precision", "bfloat16")
+    assert [config["model"] for config in configs] == list(MODELS)
+    for config in configs:
+        assert Recognition.from_json(config["protocol"]) == PROTOCOL
+        assert Budget(**config["budget"]) == MODELS[config["model"]].budgets["paper"]
+        assert (config["experiment"], config["profile"]) == ("recognition_rotation", "paper")
+        assert (config["seed"], config["precision"]) == (7, "bfloat16")
+        assert config["model_arguments"]["builder"] == "CNN"
+
+
+def test_print_config_by_default(capsys):
+    configs = printed(capsys)
+    assert [config["model"] for config in configs] == list(EXPERIMENT.defaults)
+    assert {config["profile"] for config in configs} == {"quick"}
+
+
+def test_print_config_with_other_classes(capsys):
+    [config] = printed(capsys, "--models", "cnn_00", "--restricted", "7, 1", "--excluded", "")
+    upright = ((-45, 45),)
+    expected = Recognition(Ranges(((0, 360),), {1: upright, 7: upright}), ())
+    assert Recognition.from_json(config["protocol"]) == expected
+
+
+def test_print_config_without_restricted_classes(capsys):
+    [config] = printed(capsys, "--models", "cnn_00", "--restricted", "")
+    assert Recognition.from_json(config["protocol"]).restricted == ()
+
+
+def test_corrected_models_have_names_of_their_own(capsys):
+    plain = printed(capsys, "--models", "cnn_00,cnn_bn_00")
+    corrected = printed(capsys, "--models", "cnn_00,cnn_bn_00", "--corrected")
+    assert [config["model"] for config in corrected] == ["cnn_00_corrected", "cnn_bn_00_corrected"]
+    for before, after in zip(plain, corrected, strict=True):
+        assert before["model_arguments"]["double_softmax"] and not after["model_arguments"]["double_softmax"]
+        assert not after["model_arguments"]["activate_last"]
+        switches = ("double_softmax", "activate_last")
+        kept = [{k: v for k, v in config["model_arguments"].items() if k not in switches} for config in (before, after)]
+        assert kept[0] == kept[1]
+
+
+def test_model_with_nothing_to_correct(capsys):
+    from dataclasses import replace
+
+    own = replace(EXPERIMENT, models={"mine": Entry(lambda *_: None, MODELS["cnn_00"].budgets)}, defaults=("mine",))
+    refused(capsys, lambda: cli.run_experiment(own, ["--corrected", "--print-config"]), "mine has nothing to correct")
+
+
+# Names that must agree
+
+
+def test_names_are_consistent():
+    assert set(EXPERIMENT.defaults) <= set(MODELS) <= set(published.RECOGNITION_ROTATION)
+    assert cli.PROFILES == report.PROFILES
+    for name, entry in MODELS.items():
+        assert re.fullmatch(r"[a-z0-9_]+", name) and not name.endswith("_corrected")
+        assert set(entry.budgets) == set(cli.PROFILES)
+    for four in published.RECOGNITION_ROTATION.values():
+        assert tuple(four) == tuple(report.NAMES)
+        # Of an article that reports no invariance, every column is smaller than the one before, but P_in and P_test.
+        assert 1 > four["p_in"] > four["p_test"] > four["p_out"] > four["p_inv"] >= 0
+
+
+def test_installed_experiments_are_found():
+    found = cli._experiments()
+    assert found["recognition_rotation"] is EXPERIMENT
+    assert all(name == experiment.name for name, experiment in found.items())
+
+
+# Several models: what a run that fails does to the others. `execute` is replaced, so no TensorFlow is needed.
+
+SEVERAL = """
+import os, signal, sys, time
+from experiments.recognition_rotation import EXPERIMENT
+from invariance import cli, running
+from invariance.errors import Interrupted, RunError, UserError
+def execute(config, *_):
+    print("began", config.model, flush=True)
+    if config.model == "cnn_00":
+        {first}
+cli._forecast = lambda *_: None
+running.execute = execute
+argv = ["--models", "cnn_00,cnn_01", "--dataset", "digits", "--profile", "smoke", "--runs", sys.argv[1]]
+sys.exit(cli.run_experiment(EXPERIMENT, argv))
+"""
+
+
+def several(first, runs):
+    result = python("-c", SEVERAL.format(first=first), runs)
+    return result.returncode, re.findall(r"^began (.*)$", result.stdout, re.MULTILINE), result.stderr
+
+
+def test_failed_run_lets_the_others_run(tmp_path):
+    code, began, err = several("raise RunError('the loss is not finite')", tmp_path)
+    assert (code, began) == (1, ["cnn_00", "cnn_01"])
+    assert err == "error: the loss is not finite\nerror: not finished: cnn_00\n"
+
+
+def test_killed_run_lets_the_others_run(tmp_path):
+    code, began, err = several("os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    assert (code, began) == (1, ["cnn_00", "cnn_01"])
+    assert "killed by signal 9; out of memory?" in err.splitlines()[0]
+    assert err.splitlines()[1] == "error: not finished: cnn_00"
+
+
+def test_users_mistake_stops_all(tmp_path):
+    code, began, err = several("raise UserError('no such class')", tmp_path)
+    assert (code, began, err) == (2, ["cnn_00"], "error: no such class\n")
+
+
+def test_interrupted_run_stops_all(tmp_path):
+    code, began, err = several("raise Interrupted('saved')", tmp_path)
+    assert (code, began, err) == (130, ["cnn_00"], "error: saved\n")
+
+
+def test_programming_error_shows_where_it_is(tmp_path):
+    code, began, err = several("raise KeyError('a mistake of ours')", tmp_path)
+    assert (code, began) == (1, ["cnn_00", "cnn_01"])
+    assert "KeyError: 'a mistake of ours'" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_outside_training_stops_all(tmp_path, number):
+    """While data are loaded, TensorFlow is imported or a model is evaluated, the training's handlers are not there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEVERAL.format(first="time.sleep(60)"), str(tmp_path)],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while process.stdout.readline() not in ("began cnn_00\n", ""):
+            pass
+        # A terminal sends Ctrl-C to the whole group, a scheduler its SIGTERM to the first process.
+        time.sleep(0.2)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert "began cnn_01" not in out
+    assert process.returncode == 130
+    one_line(err)

@@ -1,0 +1,206 @@
+"""Stored run folders -> tables. The numbers are invented; a table must show these and no others."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments import published
+from experiments.recognition_rotation import EXPERIMENT
+from invariance import report
+from invariance.progress import duration
+from invariance.results import RunFolder, find
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXPERIMENTS = {EXPERIMENT.name: EXPERIMENT}
+
+
+def store(runs, model, values, seed=0, dataset="mnist", profile="quick", seconds=83.4, **changes):
+    """Writes a finished run's folder; ``values`` are P_test, P_in, P_out and P_inv."""
+    folder = RunFolder.of(runs, "recognition_rotation", dataset, profile, model, seed)
+    folder.path.mkdir(parents=True)
+    names = ("p_test", "p_in", "p_out", "p_inv")
+    metrics = {
+        "experiment": "recognition_rotation",
+        "model": model,
+        "dataset": dataset,
+        "profile": profile,
+        "seed": seed,
+        "precision": "float32",
+        "chance": 0.125,
+        "images": {"p_test": 8033, "p_in": 1992, "p_out": 1992, "p_inv": 1992},
+        **dict(zip(names, values, strict=True)),
+        "interval": {
+            name: None if value is None else [value - 0.0125, value + 0.0125]
+            for name, value in zip(names, values, strict=True)
+        },
+        "train_seconds": seconds,
+    }
+    (folder / "config.json").write_text("{}")
+    (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
+    return folder
+
+
+def tables(runs, experiments=EXPERIMENTS):
+    finished, others = find(runs)
+    assert not others
+    return report.tables(finished, experiments)
+
+
+def lines(text):
+    """Without the blanks that fill a column at a line's end."""
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def test_text_and_markdown(tmp_path):
+    store(tmp_path, "cnn_bn_00", (0.9, 0.95, 0.2, 0.05), seconds=4000)
+    store(tmp_path, "cnn_00", (0.975, 0.98, 0.21, 0.0125))
+    [table] = tables(tmp_path)
+    assert lines(table.text()) == lines(
+        """\
+recognition_rotation · mnist · quick
+Test images: 8,033 for P_test, 1,992 for the others; chance .1250; under each number the 95 % interval over images.
+
+           P_test            P_in              P_out             P_inv             trained
+           ours  | published ours  | published ours  | published ours  | published
+cnn_00     .9750 | .9887     .9800 | .9913     .2100 | .2118     .0125 | .0031     83 s
+           .9625–.9875       .9675–.9925       .1975–.2225       .0000–.0250
+cnn_bn_00  .9000 | .9928     .9500 | .9964     .2000 | .2567     .0500 | .0406     66:40 min
+           .8875–.9125       .9375–.9625       .1875–.2125       .0375–.0625
+"""
+    )
+    assert table.markdown() == (
+        "**recognition_rotation, mnist, quick.** Test images: 8,033 for P_test, 1,992 for the others; chance .1250; "
+        "under each number the 95 % interval over images.\n"
+        "\n"
+        "| model | seeds | P_test ours | published | P_in ours | published | P_out ours | published "
+        "| P_inv ours | published | trained |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n"
+        "| cnn_00 | 0 | .9750 (.9625–.9875) | .9887 | .9800 (.9675–.9925) | .9913 "
+        "| .2100 (.1975–.2225) | .2118 | .0125 (.0000–.0250) | .0031 | 83 s |\n"
+        "| cnn_bn_00 | 0 | .9000 (.8875–.9125) | .9928 | .9500 (.9375–.9625) | .9964 "
+        "| .2000 (.1875–.2125) | .2567 | .0500 (.0375–.0625) | .0406 | 66:40 min |\n"
+    )
+
+
+def test_markdown_has_as_many_cells_in_every_row(tmp_path):
+    store(tmp_path / "a", "cnn_00", (0.9, 0.9, 0.2, 0.1))
+    store(tmp_path / "b", "cnn_00", (0.9, 0.9, 0.2, 0.1), dataset="digits")
+    store(tmp_path / "c", "mine", (0.9, None, None, None), seed=3)
+    for runs in ("a", "b", "c"):
+        rows = [line for line in tables(tmp_path / runs)[0].markdown().splitlines() if line.startswith("|")]
+        assert len(rows) == 3
+        assert len({row.count("|") for row in rows}) == 1
+
+
+def test_seeds_give_mean_and_standard_deviation(tmp_path):
+    # Means .90, .94, .20, .10. Deviations of P_test: -.02, 0, .02, variance (.0004 + .0004) / 2, root .02; of P_in .04.
+    store(tmp_path, "cnn_00", (0.88, 0.90, 0.2, 0.1), seed=0, seconds=60)
+    store(tmp_path, "cnn_00", (0.90, 0.94, 0.2, 0.1), seed=2, seconds=70)
+    store(tmp_path, "cnn_00", (0.92, 0.98, 0.2, 0.1), seed=10, seconds=80)
+    [table] = tables(tmp_path)
+    [row] = table.rows
+    assert row.seeds == (0, 2, 10)
+    # One ulp: the mean is a sum of rounded decimals.
+    assert row.train_seconds == pytest.approx(70, rel=1e-12)
+    number, spread = lines(table.text())[-2:]
+    assert number == "cnn_00  .9000 | .9887     .9400 | .9913     .2000 | .2118     .1000 | .0031     70 s"
+    assert spread.split("  ") == [
+        *[""] * 4, "±.0200, 3 seeds", " ±.0400, 3 seeds", " ±.0000, 3 seeds", " ±.0000, 3 seeds",
+    ]  # fmt: skip
+    assert "| cnn_00 | 0, 2, 10 | .9000 (±.0200, 3 seeds) | .9887 |" in table.markdown()
+
+
+def test_models_stand_in_the_order_of_the_experiment_then_of_the_alphabet(tmp_path):
+    for model in ("zebra", "cnn_pool_02", "apple", "cnn_01", "cnn_00"):
+        store(tmp_path, model, (0.9, 0.9, 0.2, 0.1))
+    [table] = tables(tmp_path)
+    assert [row.model for row in table.rows] == ["cnn_00", "cnn_01", "cnn_pool_02", "apple", "zebra"]
+
+
+def test_a_table_for_each_dataset_and_profile(tmp_path):
+    for dataset, profile in (("mnist", "paper"), ("mnist", "smoke"), ("mnist", "quick"), ("digits", "smoke")):
+        store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1), dataset=dataset, profile=profile)
+    made = [(table.dataset, table.profile) for table in tables(tmp_path)]
+    assert made == [("digits", "smoke"), ("mnist", "smoke"), ("mnist", "quick"), ("mnist", "paper")]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "kmnist", "mine"])
+def test_other_data_have_no_published_numbers_beside_them(tmp_path, dataset):
+    store(tmp_path, "cnn_00", (0.975, 0.98, 0.21, 0.0125), dataset=dataset)
+    [table] = tables(tmp_path)
+    assert all(cell.published is None for cell in table.rows[0].cells.values())
+    for text in (table.text(), table.markdown()):
+        assert "| published" not in text
+        assert not any(f"{value:.4f}"[1:] in text for value in published.RECOGNITION_ROTATION["cnn_00"].values())
+        assert ("NOT MNIST" in text) == (dataset == "digits")
+
+
+def test_mnist_has_no_remark_of_digits(tmp_path):
+    store(tmp_path, "cnn_00", (0.975, 0.98, 0.21, 0.0125))
+    [table] = tables(tmp_path)
+    assert "NOT MNIST" not in table.text() + table.markdown()
+
+
+def test_without_restricted_classes_a_dash(tmp_path):
+    store(tmp_path, "cnn_00", (0.975, None, None, None), images={"p_test": 8033, "p_in": 0, "p_out": 0, "p_inv": 0})
+    [table] = tables(tmp_path)
+    assert lines(table.text())[-2].split() == [
+        "cnn_00", ".9750", "|", ".9887", "—", "|", ".9913", "—", "|", ".2118", "—", "|", ".0031", "83", "s",
+    ]  # fmt: skip
+    assert lines(table.text())[-1].split() == [".9625–.9875"]
+    assert "| .9750 (.9625–.9875) | .9887 | — | .9913 |" in table.markdown()
+    assert "for the others" not in table.text()
+
+
+def test_models_of_the_users_own_have_a_dash_for_published(tmp_path):
+    store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1))
+    store(tmp_path, "cnn_00_corrected", (0.9, 0.9, 0.2, 0.1))
+    [table] = tables(tmp_path)
+    assert [row.cells["p_test"].published for row in table.rows] == [0.9887, None]
+    assert lines(table.text())[-2].startswith("cnn_00_corrected  .9000 | —")
+
+
+def test_published_column_shows_what_the_experiment_declares(tmp_path):
+    store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1))
+    invented = {"cnn_00": {"p_test": 0.1111, "p_in": 0.2222, "p_out": 0.3333, "p_inv": 0.4444}}
+    [table] = tables(tmp_path, {EXPERIMENT.name: replace(EXPERIMENT, published=invented)})
+    assert {metric: cell.published for metric, cell in table.rows[0].cells.items()} == invented["cnn_00"]
+    [table] = tables(tmp_path, {})
+    assert all(cell.published is None for cell in table.rows[0].cells.values())
+    assert EXPERIMENT.published is published.RECOGNITION_ROTATION
+
+
+def test_published_numbers_are_typed_once():
+    values = {f"{value:.4f}" for four in published.RECOGNITION_ROTATION.values() for value in four.values()}
+    # Those with four decimals are unmistakable; .991 and the like may stand for something else.
+    pattern = re.compile("|".join(re.escape(value) for value in sorted(values) if not value.endswith("0")))
+    for path in [*REPOSITORY.glob("invariance/**/*.py"), *REPOSITORY.glob("experiments/*.py")]:
+        if path.name != "published.py":
+            assert not pattern.findall(path.read_text()), path
+
+
+def test_nothing_but_the_runs_metrics_is_shown_as_ours(tmp_path):
+    store(tmp_path, "cnn_00", (0.1234, 0.2345, 0.3456, 0.4567))
+    [table] = tables(tmp_path)
+    assert [cell.ours for cell in table.rows[0].cells.values()] == [0.1234, 0.2345, 0.3456, 0.4567]
+
+
+def test_no_runs_no_tables(tmp_path):
+    assert tables(tmp_path) == []
+
+
+def test_one_and_nought(tmp_path):
+    store(tmp_path, "cnn_00", (1.0, 0.0, 0.99996, 0.00004), dataset="mine")
+    [table] = tables(tmp_path)
+    assert lines(table.text())[-2].split()[1:5] == ["1.0000", ".0000", "1.0000", ".0000"]
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.4, "0 s"), (48, "48 s"), (99.4, "99 s"), (99.6, "1:40 min"), (200, "3:20 min"), (5999.6, "1:40 h"), (7500, "2:05 h")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

@@ -38,8 +38,18 @@ EPOCH = 376
 
 # The original: 300 epochs, learning rate 1e-4 times 0.9 every 10,000 steps.
 PAPER = Budget(300 * EPOCH, 128, EPOCH, 1e-4, decay_rate=0.9, decay_steps=10_000)
-STANDARD = replace(PAPER, steps=16 * EPOCH, learning_rate=1e-3, decay_rate=0.5, decay_steps=2 * EPOCH)
-QUICK = replace(STANDARD, steps=2 * EPOCH, decay_steps=94, steps_per_epoch=94, grid_spacing=15, images_per_class=250)
+# Far fewer steps take a larger learning rate; above 5e-4 the double softmax leaves whole classes unlearned for long.
+STANDARD = replace(PAPER, steps=24 * EPOCH, learning_rate=4e-4, decay_rate=0.3, decay_steps=8 * EPOCH)
+QUICK = replace(
+    PAPER,
+    steps=3 * EPOCH,
+    learning_rate=4e-4,
+    decay_rate=0.3,
+    decay_steps=2 * EPOCH,
+    steps_per_epoch=94,
+    grid_spacing=15,
+    images_per_class=250,
+)
 SMOKE = replace(
     STANDARD, steps=24, batch_size=32, steps_per_epoch=4, decay_steps=8, grid_spacing=45, images_per_class=8
 )

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from invariance.errors import RunError, UserError
+from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import duration
 from invariance.protocol import Entry, Experiment
 from invariance.results import RunFolder, find, write_text
@@ -24,7 +24,10 @@ _TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
+    """One line for a mistake; no guessing at abbreviations."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message):
         raise UserError(f"{message} (--help lists what there is)")
@@ -87,6 +90,8 @@ def _run_experiment(experiment, argv):
     seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
     entries = _entries(experiment, arguments.models, arguments.corrected)
+    if arguments.tensorboard:
+        require_extra("tensorboard", "--tensorboard")
     protocol = _protocol(experiment.protocol, arguments.restricted, arguments.excluded)
 
     def say(text):
@@ -182,20 +187,28 @@ def _in_child(action):
         except (UserError, RunError) as error:
             sender.send((False, error))
         except KeyboardInterrupt:
-            sender.send((False, RunError("stopped")))
-            os._exit(130)
+            sender.send((False, Interrupted("stopped; repeat the command to go on")))
 
     child = context.Process(target=work)
     child.start()
     sender.close()
-    # On Ctrl-C the terminal tells both of us; the child saves its state, and we wait for that.
-    handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda *_: child.terminate()}
+    # On Ctrl-C the terminal tells both of us; SIGTERM we pass on. The child saves its state, and we wait for that.
+    stopped = []
+
+    def stop(number, frame):
+        stopped.append(number)
+        if number == signal.SIGTERM:
+            child.terminate()
+
+    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         try:
             good, value = receiver.recv()
         except EOFError:
             child.join()
+            if stopped or child.exitcode == -signal.SIGTERM:
+                raise Interrupted("stopped; repeat the command to go on") from None
             reason = f"killed by signal {-child.exitcode}" if child.exitcode < 0 else f"exit code {child.exitcode}"
             hint = "; out of memory?" if child.exitcode == -signal.SIGKILL else ""
             raise RunError(f"the run's process ended early ({reason}{hint}). Repeat the command to go on") from None
@@ -407,4 +420,8 @@ def _evaluate(arguments):
 def _bench(arguments):
     from invariance import benchmark
 
-    return benchmark.main(arguments.precision.split(","), float(arguments.seconds), Path(arguments.json))
+    try:
+        seconds = float(arguments.seconds)
+    except ValueError:
+        raise UserError(f"--seconds: a positive number is needed; it is {arguments.seconds!r}") from None
+    return benchmark.main(arguments.precision.split(","), seconds, Path(arguments.json))

@@ -6,6 +6,7 @@ need neither files nor network; any other name is the path of an .npz file.
 
 import hashlib
 import os
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,12 @@ def _npz(path: Path) -> Data:
             missing = [field for field in _ARRAYS if field not in archive]
             if missing:
                 raise UserError(f"{path}: lacks {', '.join(missing)}; it has {', '.join(archive.files) or 'nothing'}")
-            arrays = {field: archive[field] for field in _ARRAYS}
+            arrays = {}
+            for field in _ARRAYS:
+                try:
+                    arrays[field] = archive[field]
+                except ValueError as error:
+                    raise UserError(f"{path}: {field} cannot be read ({_first_line(error)})") from error
     except UserError:
         raise
     except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
@@ -293,5 +299,6 @@ def _unreachable(url: str, seconds: float = 10.0) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    # TensorFlow puts the name of its own function before what went wrong.
+    text = re.sub(r"\{\{.*?\}\}\s*", "", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

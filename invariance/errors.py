@@ -7,6 +7,16 @@ class UserError(Exception):
     exit_code = 2
 
 
+def require_extra(package: str, option: str):
+    """Raises UserError if an optional package, which an extra of the same name installs, is not there."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise UserError(
+            f"{option}: the package {package} is not installed; pip install 'invariance[{package}]' does that"
+        )
+
+
 class RunError(Exception):
     """A run that could not go on: a full disk, a loss that is not finite. One line; exit code 1."""
 

@@ -46,13 +46,14 @@ class Predictions:
 
     @property
     def images(self) -> np.ndarray:
-        """Number of test images of each class, (classes,)."""
+        """Number of test images of each class, (classes,); a class may have none."""
         return self.counts[:, 0].sum(-1)
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share recognised, (classes, angles)."""
-        return np.stack([self.counts[i, :, i] for i in range(len(self.classes))]) / self.images[:, None]
+        """Share recognised, (classes, angles); 0 for a class without images."""
+        right = np.stack([self.counts[i, :, i] for i in range(len(self.classes))])
+        return right / np.maximum(1, self.images)[:, None]
 
     def curves(self) -> list[dict]:
         """The long table: digit, parameter (degrees), value (accuracy), images."""
@@ -60,6 +61,7 @@ class Predictions:
             {"digit": label, "parameter": float(angle), "value": float(value), "images": int(images)}
             for label, images, row in zip(self.classes, self.images, self.accuracy, strict=True)
             for angle, value in zip(self.angles, row, strict=True)
+            if images
         ]
 
     def table(self) -> list[dict]:
@@ -75,7 +77,7 @@ class Predictions:
         """Shares (labels, outputs) of what the labels' images are taken for, averaged over a range of angles."""
         weights = np.asarray(cell_weights(self.angles, pairs, 360.0))
         rows = [self.classes.index(label) for label in labels]
-        return np.einsum("lao,a->lo", self.counts[rows] / self.images[rows][:, None, None], weights)
+        return np.einsum("lao,a->lo", self.counts[rows] / np.maximum(1, self.images[rows])[:, None, None], weights)
 
 
 def predict_grid(
@@ -101,8 +103,8 @@ def predict_grid(
         UserError: if the model does not fit the images and classes.
     """
     progress = progress or Progress("evaluation", quiet=True)
+    rows = _rows(images, labels, classes)
     classify = classifier(model, images.shape[1:], len(classes))
-    rows = np.searchsorted(classes, labels)
     counts = np.zeros((len(classes), len(angles), len(classes)), np.int64)
     batches = _batches(images)
     watch = _Watch(len(angles))
@@ -169,8 +171,8 @@ def redraws(
     if number < 1:
         raise UserError(f"--redraws: a positive number is needed; it is {number}")
     progress = progress or Progress("redraws", quiet=True)
+    rows = _rows(images, labels, classes)
     classify = classifier(model, images.shape[1:], len(classes))
-    rows = np.searchsorted(classes, labels)
     shares: dict[str, list[float]] = {metric: [] for metric in METRICS}
     chosen = {}
     for metric, ranges in _ranges(protocol, classes).items():
@@ -208,6 +210,17 @@ def limited(images: np.ndarray, labels: np.ndarray, per_class: int | None):
     return images[keep], labels[keep]
 
 
+def _rows(images, labels, classes):
+    """The place of each label among the classes."""
+    unknown = sorted(set(np.unique(labels).tolist()) - set(classes))
+    if unknown or not len(images) or len(images) != len(labels) or list(classes) != sorted(set(classes)):
+        raise UserError(
+            "images and labels of the classes are needed, one label an image, the classes ascending; there are "
+            f"{len(images)} images, {len(labels)} labels, the classes {list(classes)} and the unknown labels {unknown}"
+        )
+    return np.searchsorted(classes, labels)
+
+
 def _ranges(protocol, classes) -> dict:
     """metric -> {label: range} of the images and angles it averages over."""
     return {
@@ -232,10 +245,14 @@ def classifier(model, image_shape, classes):
     @tf.function(jit_compile=bool(tf.config.list_physical_devices("GPU")), autograph=False)
     def classify(images, angles):
         scores = model(warp(images, angles), training=False)
+        if isinstance(scores, dict):
+            scores = list(scores.values())
         scores = scores[0] if isinstance(scores, (list, tuple)) else scores
         if scores.shape.rank != 2 or scores.shape[-1] != classes:
             raise UserError(f"the model returns {tuple(scores.shape)}, but {classes} scores an image are needed")
-        return tf.argmax(scores, axis=-1, output_type=tf.int32)
+        # The largest of scores that are not finite means nothing; -1 is refused by the caller.
+        finite = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
+        return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1)
 
     return classify
 
@@ -251,7 +268,10 @@ def _classify_all(classify, batches, angles):
     padded = np.zeros(len(batches) * BATCH, "float32")
     padded[: len(angles)] = angles
     chosen = [classify(batch, tf.constant(padded[i * BATCH : (i + 1) * BATCH])) for i, batch in enumerate(batches)]
-    return np.concatenate([part.numpy() for part in chosen])[: len(angles)]
+    outputs = np.concatenate([part.numpy() for part in chosen])[: len(angles)]
+    if outputs.min() < 0:
+        raise UserError(f"the model's scores of {int((outputs < 0).sum())} images are not finite")
+    return outputs
 
 
 class _Watch:

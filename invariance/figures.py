@@ -16,13 +16,13 @@ _DASHES = (
     "-",
     "--",
     "-.",
-    ":",
-    (0, (1, 1)),
-    (0, (5, 1)),
-    (0, (3, 1, 1, 1)),
-    (0, (4, 2, 1, 2)),
-    (0, (7, 2)),
+    (0, (1, 2.5)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 0.8)),
+    (0, (6, 1, 1, 1, 1, 1)),
     (0, (2, 2)),
+    (0, (12, 3, 3, 3)),
 )
 
 
@@ -119,7 +119,7 @@ def contact_sheet(images, captions, title):
     """
     columns = 12
     rows = math.ceil(len(images) / columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.9, rows * 1.08), squeeze=False)
+    figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.9, rows * 1.1 + 0.6), squeeze=False)
     for panel in panels.flat:
         panel.axis("off")
     for panel, image, caption in zip(panels.flat, np.asarray(images), captions, strict=False):
@@ -127,5 +127,7 @@ def contact_sheet(images, captions, title):
         panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
         panel.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout(h_pad=0.3, w_pad=0.2, rect=(0, 0, 1, 0.97))
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.75 / (rows * 1.1 + 0.6), wspace=0.06, hspace=0.24
+    )
     return figure

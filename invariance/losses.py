@@ -9,7 +9,7 @@ class DoubleSoftmaxCrossentropy(keras.losses.Loss):
     """Cross-entropy that takes probabilities for logits, as the original classifiers did.
 
     ``-log softmax(p)[y]``: the network's softmax output goes through a second softmax, so for C classes the loss lies
-    between log(1 + (C - 1) / e) and log(1 + (C - 1) e). (Keras' own cross-entropy with ``from_logits=True`` cannot be
+    between log(1 + (C - 1) / e) and log(C - 1 + e). (Keras' own cross-entropy with ``from_logits=True`` cannot be
     used for this: where it sees that its input comes from a softmax, it goes back to the true logits.)
 
     Input shape: labels (batch,) or (batch, 1), integers; probabilities (batch, classes).

@@ -140,10 +140,10 @@ def _row(model, runs, published) -> Row:
 def _remarks(models, dataset):
     some = next(iter(models.values()))[0]
     counts = some.metrics.get("images") or {}
-    if counts:
+    if counts.get("p_test"):
         text = f"Test images: {counts['p_test']:,} for P_test"
         text += f", {counts['p_in']:,} for the others" if counts.get("p_in") else ""
-        yield f"{text}; chance {_share(some.metrics['chance'])}; under each number the 95 % interval over images."
+        yield f"{text}; chance {_share(some.metrics.get('chance'))}; under each number the 95 % interval over images."
     if dataset == "digits":
         yield "THE EMBEDDED DIGITS, NOT MNIST: nothing here can be compared with published numbers."
 

@@ -190,6 +190,13 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
             missing = [key for key in ("experiment", "model", "dataset", "profile", "seed") if key not in run.metrics]
             if missing:
                 raise UserError(f"{folder / 'metrics.json'}: lacks {', '.join(missing)}")
+            odd = [
+                key
+                for key in ("seed", "chance", "p_test", "p_in", "p_out", "p_inv", "train_seconds")
+                if not isinstance(run.metrics.get(key, 0.0), (int, float, type(None)))
+            ]
+            if odd:
+                raise UserError(f"{folder / 'metrics.json'}: not a number: {', '.join(odd)}")
             finished.append(run)
         except UserError as error:
             others.append((folder.path, str(error)))
@@ -219,5 +226,5 @@ def wilson(proportion: float, n: int, z: float = 1.959963984540054) -> tuple[flo
         raise ValueError(f"A proportion in [0, 1] of at least one image is needed. Received: {proportion!r}, n={n!r}")
     centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n))
-    # At 0 and 1 the ends are exact; rounding must not push them out.
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and 1 the ends are exact, but for rounding.
+    return 0.0 if proportion == 0.0 else centre - half, 1.0 if proportion == 1.0 else centre + half

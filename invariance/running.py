@@ -88,12 +88,15 @@ def execute(
     with folder.locked():
         if overwrite:
             folder.clear()
-        if (folder / "config.json").exists():
-            _check_unchanged(folder, config)
-            if folder.done:
-                progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
-                return
         try:
+            if (folder / "config.json").exists():
+                _check_unchanged(folder, config)
+                if folder.done:
+                    if config.dataset.endswith(".npz"):
+                        # The one kind of data that may change under its name.
+                        _check_data(folder, _selected(config)[0].sha256())
+                    progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
+                    return
             _execute(config, folder, progress, tensorboard, redraws, parent)
         except ValueError as error:
             raise UserError(f"{config.model} on {config.dataset}: {error}") from error
@@ -122,27 +125,33 @@ def import_tensorflow():
             os.close(stderr)
 
 
-def _execute(config, folder, progress, tensorboard, redraws, parent):
-    import_tensorflow()
-    import keras
+def _selected(config, say=lambda text: None):
+    """The data of the protocol's classes, and these classes."""
+    from invariance import datasets
 
-    from invariance import datasets, evaluation, training
-
-    if tensorboard and training.tensorboard_missing():
-        raise UserError(training.tensorboard_missing())
-    data = datasets.load(config.dataset, progress.line)
+    data = datasets.load(config.dataset, say)
     classes = config.protocol.classes(data.y_train)
     data = data.select(classes)
     absent = sorted(set(classes) - set(data.y_test.tolist()))
     if absent:
         raise UserError(f"{data.source}: y_test has no images of the classes {absent}")
+    return data, classes
+
+
+def _execute(config, folder, progress, tensorboard, redraws, parent):
+    from invariance import datasets
+
+    if config.dataset in datasets.TFDS_NAMES:  # which loads TensorFlow, loudly
+        import_tensorflow()
+    data, classes = _selected(config, progress.line)
+    import_tensorflow()
+    import keras
+
+    from invariance import evaluation, training
+
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
-        _compare(
-            folder,
-            {"data_sha256": folder.json("config.json").get("data_sha256")},
-            {"data_sha256": described["data_sha256"]},
-        )
+        _check_data(folder, described["data_sha256"])
     else:
         write_json(folder / "config.json", {**described, **provenance(), "data_source": data.source})
 
@@ -207,24 +216,26 @@ def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset:
     from invariance import datasets, evaluation
 
     config = folder.json("config.json")
-    protocol = Recognition.from_json(config["protocol"])
-    data = datasets.load(dataset or _data_of(config))
+    try:
+        protocol = Recognition.from_json(config["protocol"])
+        name, dataset, seed = config["model"], dataset or _data_of(config), config["seed"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
+    data = datasets.load(dataset)
     classes = protocol.classes(data.y_train)
     data = data.select(classes)
     try:
         model = keras.saving.load_model(folder / "model.keras")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    progress = Progress(config["model"])
+    progress = Progress(name)
     predictions = evaluation.predict_grid(
         model, data.x_test, data.y_test, classes, evaluation.angle_grid(spacing), progress
     )
     measured = evaluation.proportions(predictions, protocol)
-    progress.line(
-        f"{config['model']} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images"
-    )
+    progress.line(f"{name} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images")
     drawn = (
-        evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, config["seed"], progress)
+        evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress)
         if redraws
         else {}
     )
@@ -273,6 +284,11 @@ def _check_unchanged(folder, config):
     before = folder.json("config.json")
     wanted = config.to_json()
     _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+
+
+def _check_data(folder, digests):
+    """Refuses data other than those the run was begun with."""
+    _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
 
 
 def _compare(folder, before, wanted):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from invariance import pipeline
-from invariance.errors import Interrupted, RunError, UserError
+from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import Progress, duration
 from invariance.protocol import Budget
 from invariance.results import RunFolder, replacing, write_csv
@@ -55,11 +55,16 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
 
 def state_variables(model: keras.Model) -> list:
     """All that a training run changes: weights, random states, metrics, the state of every optimiser."""
-    optimizers = [model.optimizer, *vars(model).values()]
     variables = [*model.variables, *model.metrics_variables]
-    for optimizer in optimizers:
-        if isinstance(optimizer, keras.optimizers.Optimizer):
-            variables += optimizer.variables
+    for part in (model, *model._flatten_layers(include_self=False)):
+        # Optimisers may be attributes, or lie in lists and dictionaries that are; Keras tracks none but `optimizer`.
+        for value in [getattr(part, "optimizer", None), *vars(part).values()]:
+            several = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            )
+            for optimizer in several:
+                if isinstance(optimizer, keras.optimizers.Optimizer):
+                    variables += optimizer.variables
     return list({id(variable): variable for variable in variables}.values())
 
 
@@ -251,19 +256,8 @@ def _status(budget, step, values, rate):
     return f"epoch {epoch}/{epochs}  {numbers}  {rate:,.0f} images/s  {left} left"
 
 
-def tensorboard_missing() -> str | None:
-    """Why TensorBoard cannot be written, or None."""
-    from importlib.util import find_spec
-
-    if find_spec("tensorboard") is None:
-        return "--tensorboard: the package is not installed; install it with: pip install 'invariance[tensorboard]'"
-    return None
-
-
 def _tensorboard_writer(folder):
-    missing = tensorboard_missing()
-    if missing:
-        raise UserError(missing)
+    require_extra("tensorboard", "--tensorboard")
     return tf.summary.create_file_writer(str(folder / "tensorboard"))
 
 

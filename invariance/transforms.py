@@ -131,7 +131,7 @@ class _Table:
         # Labels above the highest restricted one share the last row, which holds the default.
         rows = [ranges.of(label) for label in range(max(ranges.restricted, default=-1) + 1)] + [ranges.default]
         most = max(len(row) for row in rows)
-        self.low, self.width = (np.zeros((len(rows), most), "float32") for _ in range(2))
+        self.low, self.width, self.below_high = (np.zeros((len(rows), most), "float32") for _ in range(3))
         # Cumulative probability at which each interval begins; 2 for those that are not there.
         self.begin, self.share = np.full((len(rows), most), 2.0, "float32"), np.ones((len(rows), most), "float32")
         for row, pairs in enumerate(rows):
@@ -139,6 +139,7 @@ class _Table:
             for column, (low, high) in enumerate(pairs):
                 share = (high - low) / total if total else 1.0 / len(pairs)
                 self.low[row, column], self.width[row, column] = low, high - low
+                self.below_high[row, column] = np.nextafter(np.float32(high), np.float32(-np.inf))
                 self.begin[row, column], self.share[row, column] = begin, share or 1.0
                 begin += share
 
@@ -154,8 +155,7 @@ class _Table:
         low, width = at(self.low), at(self.width)
         value = low + (uniform - at(self.begin)) / at(self.share) * width
         # Rounding must not carry a value out of its half-open interval.
-        below_high = ops.convert_to_tensor(np.nextafter(self.low + self.width, -np.inf, dtype="float32").reshape(-1))
-        return ops.maximum(low, ops.minimum(value, ops.take(below_high, cell, axis=0)))
+        return ops.maximum(low, ops.minimum(value, at(self.below_high)))
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,11 @@ class Shift:
     canvas: tuple[int, int] | None = None
     fill: float = 0.0
     scale: float = 20.0
+
+    def __post_init__(self):
+        every = [self.ranges.default, *self.ranges.restricted.values()]
+        if any(end != int(end) for pairs in every for pair in pairs for end in pair):
+            raise ValueError(f"The ends of ranges of shifts must be whole pixels. Received: {self.ranges}")
 
     def draw(self, seed, positions, labels, stream=random.PARAMETERS):
         """Shifts (batch, 2), (dy, dx) in pixels: a pure function of seed, position and label."""

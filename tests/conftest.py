@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
-    """The folder given by TFDS_DATA_DIR, if it holds MNIST. Without it the test is skipped, or fails where it must run."""
+    """The folder TFDS_DATA_DIR if it holds MNIST. Without it a test is skipped, or fails where it is required."""
     folder = os.environ.get("TFDS_DATA_DIR")
     if folder and any((Path(folder) / "mnist").glob("*/dataset_info.json")):
         return Path(folder)

@@ -130,12 +130,17 @@ def test_constant_predictor():
 
 
 def test_random_predictor_is_at_chance():
-    # Random weights on independent images of noise: right by chance, whatever the label.
+    # Orthonormal random weights of mean zero on images of noise: all outputs are equally likely, whatever the label.
+    # The weights lie in a disc, into which no turn brings the fill value.
     rng = np.random.default_rng(1)
+    rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    disc = (np.hypot(rows, columns) <= SIZE // 2 - 1).reshape(-1)
+    weights = np.zeros((SIZE * SIZE, 4))
+    weights[disc] = np.linalg.qr(np.c_[np.ones(disc.sum()), rng.normal(size=(disc.sum(), 4))])[0][:, 1:]
     images = rng.integers(0, 256, (400, SIZE, SIZE, 1), dtype="uint8")
     labels = rng.permutation(np.repeat(CLASSES, 100))
     model = keras.Sequential([keras.Input((SIZE, SIZE, 1)), layers.Flatten(), layers.Dense(4, use_bias=False)])
-    model.layers[-1].set_weights([rng.normal(size=(SIZE * SIZE, 4))])
+    model.layers[-1].set_weights([weights])
     result = measured(model, images=images, labels=labels)
     for metric, number in result["images"].items():
         # Binomial with the number of images: an upper limit, as the mean over angles only lowers the variance.
@@ -190,7 +195,6 @@ def test_without_restricted_classes_there_is_p_test_only():
         assert result["images"][metric] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="0 * nan: min(1.0, nan) is 1.0")
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_class_without_test_images_is_left_out():
     # All images of class 1 taken away: an always wrong predictor stays at zero.
@@ -265,7 +269,7 @@ def test_redraws_are_a_function_of_the_seed():
     model = right_between(-60, 60)
     one, again, other = (redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 3, seed) for seed in (0, 0, 1))
     assert one == again
-    assert one["p_test"]["mean"] != other["p_test"]["mean"]
+    assert one != other
 
 
 def test_one_redraw_has_no_variance_and_none_is_refused():
@@ -363,13 +367,12 @@ def test_wilson_narrows_and_contains_the_proportion():
     for number in (1, 5, 50, 123, 500):
         for proportion in np.linspace(0, 1, 11):
             low, high = wilson(proportion, number)
-            # Up to rounding at the ends.
-            assert -1e-12 <= low - 0.0 and low <= proportion + 1e-12
+            # Up to rounding where the proportion is itself an end.
+            assert 0.0 <= low <= proportion + 1e-12
             assert proportion - 1e-12 <= high <= 1.0
     assert wilson(0.3, 1000)[1] - wilson(0.3, 1000)[0] < wilson(0.3, 10)[1] - wilson(0.3, 10)[0]
 
 
-@pytest.mark.xfail(strict=True, reason="the upper end at 1 is 1 - 1e-16 for some numbers of images")
 @pytest.mark.parametrize("end", [0, 1])
 def test_wilson_is_exact_at_the_ends(end):
     assert all(wilson(float(end), number)[end] == end for number in range(1, 1000))

@@ -153,7 +153,6 @@ def test_wrap_around_equals_the_two_parts():
     np.testing.assert_allclose(weights(((45, 315),)), weights(((-180, -45), (45, 180))), atol=ROUNDING)
 
 
-@pytest.mark.xfail(strict=True, reason="cell_weights looks one turn to either side only, though it promises 'modulo'")
 @pytest.mark.parametrize(("pairs", "same"), [(((700, 715),), ((-20, -5),)), (((725, 725),), ((5, 5),))])
 def test_two_full_turns_change_nothing(pairs, same):
     np.testing.assert_allclose(weights(pairs), weights(same), atol=ROUNDING)

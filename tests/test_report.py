@@ -198,9 +198,22 @@ def test_one_and_nought(tmp_path):
     assert lines(table.text())[-2].split()[1:5] == ["1.0000", ".0000", "1.0000", ".0000"]
 
 
+def test_tables_take_their_place_in_a_page():
+    page = "# Title\n<!-- results: begin; `make readme` -->\nold\nold\n<!-- results: end -->\nbelow\n"
+    once = report.between_markers(page, "| new |\n")
+    assert once == "# Title\n<!-- results: begin; `make readme` -->\n| new |\n<!-- results: end -->\nbelow\n"
+    assert report.between_markers(once, "| new |\n") == once
+
+
+@pytest.mark.parametrize("page", ["", "<!-- results: begin -->\n", "<!-- results: end\n<!-- results: begin\n"])
+def test_page_without_a_place_for_tables_is_refused(page):
+    with pytest.raises(ValueError, match="results: begin"):
+        report.between_markers(page, "| new |")
+
+
 @pytest.mark.parametrize(
     "seconds, text",
-    [(0.4, "0 s"), (48, "48 s"), (99.4, "99 s"), (99.6, "1:40 min"), (200, "3:20 min"), (5999.6, "1:40 h"), (7500, "2:05 h")],
+    [(0.4, "0 s"), (48, "48 s"), (99.4, "99 s"), (99.6, "1:40 min"), (200, "3:20 min"), (5999.6, "1:40 h")],
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text

@@ -348,11 +348,15 @@ def test_half_open_interval_never_reaches_its_end():
         assert float(table.draw(np.zeros(1, "int32"), ops.zeros(1))[0]) == np.float32(pairs[0][0])
 
 
-@pytest.mark.parametrize("transformation", [Rotation(Ranges(ALL)), Shift(Ranges(((-5, 5),)))], ids=["rotation", "shift"])
+@pytest.mark.parametrize(
+    "transformation", [Rotation(Ranges(ALL)), Shift(Ranges(((-5, 5),)))], ids=["rotation", "shift"]
+)
 def test_draws_are_a_function_of_seed_and_position_alone(transformation):
     labels = np.zeros(100)
     whole = drawn(transformation, labels, seed=2)
-    np.testing.assert_array_equal(np.concatenate([drawn(transformation, labels[:20], 2, k) for k in range(0, 100, 20)]), whole)
+    np.testing.assert_array_equal(
+        np.concatenate([drawn(transformation, labels[:20], 2, k) for k in range(0, 100, 20)]), whole
+    )
     backwards = transformation.draw(2, ops.arange(99, -1, -1, dtype="int64"), labels)
     np.testing.assert_array_equal(np.asarray(backwards)[::-1], whole)
     # A neighbour's label does not matter: the last is drawn alike among others.

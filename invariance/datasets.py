@@ -182,7 +182,7 @@ def _npz(path: Path) -> Data:
             for field in _ARRAYS:
                 try:
                     arrays[field] = archive[field]
-                except ValueError as error:
+                except Exception as error:
                     raise UserError(f"{path}: {field} cannot be read ({_first_line(error)})") from error
     except UserError:
         raise

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import invariance  # noqa: F401  (before TensorFlow, whose kernels it chooses, whichever test file is first)
+
 
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:

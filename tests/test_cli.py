@@ -372,6 +372,7 @@ import os, signal, sys, time
 from experiments.recognition_rotation import EXPERIMENT
 from invariance import cli, running
 from invariance.errors import Interrupted, RunError, UserError
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 def execute(config, *_):
     print("began", config.model, flush=True)
     if config.model == "cnn_00":

@@ -111,9 +111,10 @@ class Budget:
         learning_rate: at the first step.
         decay_rate: the learning rate is multiplied by this ...
         decay_steps: ... every so many steps (staircase).
+        warmup_steps: if not 0, the learning rate rises in so many steps from 0 to `learning_rate` and then falls along
+            a cosine to 0 at the last step, instead of the staircase.
         grid_spacing: degrees between the angles of the evaluation.
         images_per_class: test images of each class that are evaluated; None for all.
-        reference: where the budget's settings come from, for the reader.
     """
 
     steps: int
@@ -122,6 +123,7 @@ class Budget:
     learning_rate: float
     decay_rate: float = 1.0
     decay_steps: int = 1
+    warmup_steps: int = 0
     grid_spacing: float = 5.0
     images_per_class: int | None = None
 
@@ -131,15 +133,23 @@ class Budget:
                 raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
         if self.grid_spacing <= 0 or abs(360 / self.grid_spacing - round(360 / self.grid_spacing)) > 1e-9:
             raise ValueError(f"Argument `grid_spacing` must divide 360. Received: {self.grid_spacing!r}")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise ValueError(
+                f"Argument `warmup_steps` must be at least 0 and less than `steps`. Received: {self.warmup_steps!r}"
+            )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"Argument `learning_rate` must be positive. Received: {self.learning_rate!r}")
 
     def schedule(self):
         """The learning rate as a Keras schedule (a float where it is constant)."""
-        if self.decay_rate == 1.0:
+        if self.decay_rate == 1.0 and not self.warmup_steps:
             return self.learning_rate
         import keras
 
+        if self.warmup_steps:
+            return keras.optimizers.schedules.CosineDecay(
+                0.0, self.steps - self.warmup_steps, warmup_target=self.learning_rate, warmup_steps=self.warmup_steps
+            )
         return keras.optimizers.schedules.ExponentialDecay(
             self.learning_rate, self.decay_steps, self.decay_rate, staircase=True
         )

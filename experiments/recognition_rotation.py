@@ -38,7 +38,7 @@ EPOCH = 376
 
 # The original: 300 epochs, learning rate 1e-4 times 0.9 every 10,000 steps.
 PAPER = Budget(300 * EPOCH, 128, EPOCH, 1e-4, decay_rate=0.9, decay_steps=10_000)
-# Shorter trainings rise to a larger learning rate, within the first steps, and fall along a cosine to zero. Above 5e-4 the
+# Shorter trainings rise to a larger learning rate and fall along a cosine to zero. Above 5e-4 the
 # double softmax leaves whole classes unlearned for long. The plain networks learn more slowly; theirs are longer.
 STANDARD = replace(PAPER, steps=30 * EPOCH, learning_rate=4e-4, decay_rate=1.0, decay_steps=1, warmup_steps=EPOCH // 2)
 QUICK = replace(STANDARD, steps=5 * EPOCH // 2, steps_per_epoch=94, grid_spacing=15, images_per_class=250)

@@ -1,0 +1,120 @@
+"""Budgets and entries: learning rates, departures from the original, what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.recognition_rotation import MODELS, PAPER, PROTOCOL
+from invariance.protocol import Budget, Entry, Recognition, describe_model
+from invariance.ranges import Ranges
+
+BUDGET = Budget(steps=100, batch_size=8, steps_per_epoch=10, learning_rate=0.4)
+
+
+def rates(budget, steps):
+    schedule = budget.schedule()
+    return [float(schedule(np.int64(step))) for step in steps]
+
+
+def test_constant_rate():
+    assert BUDGET.schedule() == 0.4
+
+
+def test_staircase():
+    budget = replace(BUDGET, decay_rate=0.5, decay_steps=30)
+    # float32 rounding.
+    np.testing.assert_allclose(rates(budget, [0, 29, 30, 60]), [0.4, 0.4, 0.2, 0.1], rtol=1e-6)
+
+
+def test_warm_up_and_cosine():
+    budget = replace(BUDGET, warmup_steps=20)
+    # Linear to step 20, half of it at 10; a cosine over the other 80, half of it at 60; zero at the end.
+    np.testing.assert_allclose(rates(budget, [0, 10, 20, 60, 100]), [0, 0.2, 0.4, 0.2, 0], atol=1e-7)
+
+
+def test_the_original_budget():
+    # 300 epochs of 376 batches of 128; 1e-4 times .9 every 10,000 steps.
+    assert (PAPER.steps, PAPER.batch_size) == (112_800, 128)
+    np.testing.assert_allclose(rates(PAPER, [0, 9_999, 10_000, 112_799]), [1e-4, 1e-4, 9e-5, 1e-4 * 0.9**11], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": -1},
+        {"steps_per_epoch": 0},
+        {"decay_steps": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"grid_spacing": 7},
+        {"grid_spacing": 0},
+        {"warmup_steps": 100},
+        {"warmup_steps": -1},
+    ],
+)
+def test_bad_budget_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must .*Received"):
+        replace(BUDGET, **wrong)
+
+
+def test_departures_name_each_setting_that_differs():
+    model = MODELS["cnn_bn_00"].model
+    entry = Entry(
+        model,
+        {"paper": PAPER, "quick": replace(PAPER, steps=1000, grid_spacing=15)},
+        {"quick": replace(model, moving_average_decay=0.9)},
+    )
+    assert entry.departures("paper") == []
+    # The grid is how it is measured, not how it is trained.
+    assert entry.departures("quick") == [
+        "steps 1,000 (original 112,800)",
+        "moving_average_decay 0.9 (original 0.999)",
+    ]
+    assert Entry(model, {"quick": BUDGET}).departures("quick") == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_paper_profile_is_the_original(name):
+    entry = MODELS[name]
+    assert set(entry.budgets) == {"smoke", "quick", "standard", "paper"}
+    assert entry.budgets["paper"] == PAPER
+    assert entry.model_for("paper") is entry.model
+    assert entry.departures("paper") == []
+
+
+def test_recognition_round_trip():
+    assert Recognition.from_json(PROTOCOL.to_json()) == PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 1, 4, 6], r"restricted classes \[3\]"), ([3, 4, 6, 9], None), ([], "restricted classes")],
+)
+def test_classes(labels, message):
+    if message is None:
+        assert PROTOCOL.classes(labels) == (3, 4)
+    else:
+        with pytest.raises(ValueError, match=message):
+            PROTOCOL.classes(labels)
+
+
+def test_class_cannot_be_excluded_and_restricted():
+    with pytest.raises(ValueError, match="both excluded and restricted"):
+        Recognition(Ranges(((0, 360),), {3: ((0, 1),)}), excluded=(3,))
+
+
+def test_too_few_classes():
+    with pytest.raises(ValueError, match="at least two classes"):
+        Recognition(Ranges(((0, 360),)), excluded=(1,)).classes([0, 1])
+
+
+def test_model_is_described_by_its_fields():
+    described = describe_model(MODELS["cnn_00"].model)
+    assert described["builder"] == "CNN" and described["double_softmax"] is True and described["activate_last"] is True
+
+    def own(shape, classes, learning_rate):
+        """Nothing."""
+
+    assert describe_model(own)["builder"].endswith("own")

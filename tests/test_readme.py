@@ -1,0 +1,55 @@
+"""The README does not drift from the program: its snippet runs, its table is that of the committed runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from invariance import cli, report, results
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_snippet_runs(tmp_path):
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(snippets) == 1
+    subprocess.run([sys.executable, "-c", snippets[0]], cwd=tmp_path, check=True, timeout=300)
+    finished, others = results.find(tmp_path / "runs")
+    assert [run.metrics["model"] for run in finished] == ["mine"] and not others
+    # The linear model cannot do much, but better than the chance of 1 in 8.
+    assert finished[0].metrics["p_in"] > 0.125
+
+
+def test_table_is_that_of_the_committed_runs():
+    runs, others = results.find(REPOSITORY / "experiments/results")
+    assert runs and not others
+    tables = report.tables(runs, cli._experiments())
+    text = "\n".join(table.markdown() for table in tables)
+    assert report.between_markers(README, text) == README, (
+        "out of date; write it with: python -m invariance report --runs experiments/results --readme README.md"
+    )
+
+
+def test_committed_runs_are_of_committed_code_and_without_weights():
+    for run in results.find(REPOSITORY / "experiments/results")[0]:
+        assert re.fullmatch(r"[0-9a-f]{40}", run.config["commit"]), run.folder.path
+        assert not list(run.folder.path.glob("*.keras"))
+
+
+def test_pictures_are_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    for picture in pictures:
+        assert (REPOSITORY / picture).is_file(), picture
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"--[a-z][a-z-]+", README))))
+def test_options_exist(option):
+    from experiments.recognition_rotation import EXPERIMENT
+
+    known = cli.experiment_parser(EXPERIMENT).format_help()
+    elsewhere = ("--redraws", "--readme", "--runs")  # of python -m invariance
+    assert option in known or option in elsewhere

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import duration
-from invariance.protocol import Entry, Experiment
+from invariance.protocol import PROFILES, Entry, Experiment
 from invariance.results import RunFolder, find, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-PROFILES = ("smoke", "quick", "standard", "paper")
 # Shares of the matrix-product peak that training and evaluation reach, for the forecast of a run's cost (`make bench`).
 _TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
 
@@ -98,22 +97,18 @@ def _run_experiment(experiment, argv):
         if not arguments.quiet:
             print(text, flush=True)
 
-    dataset = arguments.dataset
-    if arguments.print_config:
-        known = [
-            RunConfig(
-                experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision
-            ).to_json()
+    def configs_on(dataset):
+        return [
+            RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision)
             for name, entry in entries.items()
         ]
-        print(json.dumps(known, indent=1))
+
+    if arguments.print_config:
+        print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
         return 0
     # Resolving may import TensorFlow; that must not happen in the process that starts the others.
-    dataset = _in_child(lambda: datasets.resolve(dataset, say))
-    configs = [
-        RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision)
-        for name, entry in entries.items()
-    ]
+    dataset = _in_child(lambda: datasets.resolve(arguments.dataset, say))
+    configs = configs_on(dataset)
     warning = None
     if dataset == "digits":
         warning = "Data: scikit-learn's embedded digits, NOT MNIST: not to be compared with published numbers."

@@ -1,5 +1,6 @@
 """(model, protocol, arrays) -> what it takes each turned image for, and the four proportions derived from that."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -278,8 +279,6 @@ class _Watch:
     """Time left, from the pace so far."""
 
     def __init__(self, total):
-        import time
-
         self.total, self.now, self.began = total, time.monotonic, time.monotonic()
 
     def left(self, done):

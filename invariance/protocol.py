@@ -7,6 +7,9 @@ from typing import Any
 
 from invariance.ranges import Intervals, Ranges, intervals
 
+# In order of their cost.
+PROFILES = ("smoke", "quick", "standard", "paper")
+
 
 @dataclass(frozen=True)
 class Recognition:

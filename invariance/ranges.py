@@ -94,9 +94,9 @@ def cell_weights(grid, pairs: Intervals, period: float | None = None):
     """
     grid = [float(value) for value in grid]
     spacing = grid[1] - grid[0] if len(grid) > 1 else (period or 1.0)
-    # Whole turns bring an interval to the grid; one more to either side covers the cells that it wraps around into.
-    turns = (-period, 0.0, period) if period else (0.0,)
+    turns = (0.0,)
     if period:
+        # Whole turns bring an interval to the grid; one more to either side covers the cells that it wraps around into.
         back = [period * math.floor((low - grid[0]) / period) for low, _ in pairs]
         pairs = tuple((low - turn, high - turn) for (low, high), turn in zip(pairs, back, strict=True))
         turns = tuple(

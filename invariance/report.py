@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from invariance.progress import duration
+from invariance.protocol import PROFILES
 from invariance.results import Run, aggregate
 
 NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
-PROFILES = ("smoke", "quick", "standard", "paper")
 
 
 @dataclass(frozen=True)

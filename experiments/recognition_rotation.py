@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from experiments import published
 from invariance import cli
+from invariance.models.capsnet import CapsNet
 from invariance.models.cnn import CNN, Convolution
 from invariance.protocol import Budget, Entry, Experiment, Recognition
 from invariance.ranges import Ranges
@@ -77,6 +78,40 @@ def pooled(*filters):
     return tuple(Convolution(number, 5, 1, pool=2) for number in filters)
 
 
+# The capsule network of the original: 200 epochs of 481 batches of 100, learning rate 1e-3 times 0.9 after each.
+CAPSULE_EPOCH = 481
+CAPSULE_PAPER = Budget(
+    200 * CAPSULE_EPOCH, 100, CAPSULE_EPOCH, 1e-3, decay_rate=0.9, decay_steps=CAPSULE_EPOCH, grid_spacing=11.25
+)
+CAPSULE_STANDARD = replace(
+    CAPSULE_PAPER, steps=8 * CAPSULE_EPOCH, decay_rate=1.0, decay_steps=1, warmup_steps=CAPSULE_EPOCH // 2
+)
+CAPSULE_QUICK = replace(
+    CAPSULE_STANDARD,
+    steps=2 * CAPSULE_EPOCH,
+    warmup_steps=100,
+    steps_per_epoch=120,
+    grid_spacing=15,
+    images_per_class=250,
+)
+
+
+def capsnet_dr() -> Entry:
+    """CapsNet with dynamic routing; narrower than published where a run is to take a minute."""
+    model = CapsNet()
+    narrow = replace(model, filters=64, primary_channels=8)
+    return Entry(
+        model,
+        {
+            "smoke": replace(SMOKE, learning_rate=1e-3),
+            "quick": CAPSULE_QUICK,
+            "standard": CAPSULE_STANDARD,
+            "paper": CAPSULE_PAPER,
+        },
+        {"smoke": replace(narrow, filters=32, primary_channels=4, decoder=(64, 128)), "quick": narrow},
+    )
+
+
 PLAIN = {"activate_last": True}
 DROPOUT = {"dropout": 0.5}
 NORMALISED = {"dropout": 0.5, "batch_norm": True}
@@ -93,6 +128,7 @@ MODELS = {
     "cnn_pool_00": cnn(*pooled(64, 128), **NORMALISED),
     "cnn_pool_01": cnn(*pooled(32, 64), Convolution(128, 3), **NORMALISED),
     "cnn_pool_02": cnn(*pooled(64, 128), Convolution(256, 4, 2), **NORMALISED),
+    "capsnet_dr": capsnet_dr(),
 }
 
 EXPERIMENT = Experiment(
@@ -100,7 +136,7 @@ EXPERIMENT = Experiment(
     title="Recognition under rotation: digits 3 and 4 are shown within +/-45 degrees only",
     protocol=PROTOCOL,
     models=MODELS,
-    defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01"),
+    defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01", "capsnet_dr"),
     published=published.RECOGNITION_ROTATION,
 )
 

@@ -13,7 +13,7 @@ from invariance import random
 from invariance.errors import UserError
 from invariance.progress import Progress, duration
 from invariance.protocol import Recognition
-from invariance.ranges import Ranges, cell_weights
+from invariance.ranges import Ranges, cell_weights, length
 from invariance.results import wilson
 from invariance.transforms import Rotation, rotate
 
@@ -31,6 +31,18 @@ def angle_grid(spacing: float) -> np.ndarray:
     return -180.0 + 360.0 / count * (np.arange(count) + 0.5)
 
 
+def evaluation_angles(protocol: Recognition, spacing: float) -> np.ndarray:
+    """The angles at which a protocol's images are shown: the even grid, or, if training knows single angles only, these.
+
+    Args:
+        protocol: gives the ranges.
+        spacing: degrees between the angles of the grid.
+    """
+    if not protocol.restricted and length(protocol.ranges.default) == 0:
+        return np.array([low for low, _ in protocol.ranges.default])
+    return angle_grid(spacing)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a classifier took the turned test images for.
@@ -39,11 +51,14 @@ class Predictions:
         classes: labels, in the order of the network's outputs.
         angles: (angles,) degrees, an even grid over the circle.
         counts: (classes, angles, outputs) number of images of a class, at an angle, taken for an output.
+        errors: (classes, angles) mean squared error of the reconstruction, of pixels in [0, 1]; None for a network
+            that draws none.
     """
 
     classes: tuple[int, ...]
     angles: np.ndarray
     counts: np.ndarray
+    errors: np.ndarray | None = None
 
     @property
     def images(self) -> np.ndarray:
@@ -58,9 +73,16 @@ class Predictions:
 
     def curves(self) -> list[dict]:
         """The long table: digit, parameter (degrees), value (accuracy), images."""
+        return self._long(self.accuracy)
+
+    def error_curves(self) -> list[dict]:
+        """The same with the reconstruction's mean squared error as value; empty for a network that draws none."""
+        return [] if self.errors is None else self._long(self.errors)
+
+    def _long(self, values):
         return [
             {"digit": label, "parameter": float(angle), "value": float(value), "images": int(images)}
-            for label, images, row in zip(self.classes, self.images, self.accuracy, strict=True)
+            for label, images, row in zip(self.classes, self.images, values, strict=True)
             for angle, value in zip(self.angles, row, strict=True)
             if images
         ]
@@ -93,7 +115,8 @@ def predict_grid(
 
     Args:
         model: any Keras model that takes (batch, height, width, channels) float32 in [0, 1] and returns one score a
-            class, (batch, classes); of several outputs the first is taken.
+            class, (batch, classes); of several outputs the first is taken. If an output is named "reconstruction",
+            its mean squared error against the turned image is measured too.
         images: (n, height, width, channels) uint8.
         labels: (n,) labels, all among ``classes``.
         classes: labels in the order of the model's outputs.
@@ -107,16 +130,21 @@ def predict_grid(
     rows = _rows(images, labels, classes)
     classify = classifier(model, images.shape[1:], len(classes))
     counts = np.zeros((len(classes), len(angles), len(classes)), np.int64)
+    errors = np.zeros((len(classes), len(angles)))
+    drawn = None
     batches = _batches(images)
     watch = _Watch(len(angles))
     for column, angle in enumerate(angles):
-        predicted = _classify_all(classify, batches, np.full(len(images), angle, "float32"))
+        predicted, drawn = _classify_all(classify, batches, np.full(len(images), angle, "float32"))
         np.add.at(counts, (rows, column, predicted), 1)
+        if drawn is not None:
+            np.add.at(errors, (rows, column), drawn)
         if progress.due():
             progress.show(
                 (column + 1) / len(angles), f"angle {column + 1}/{len(angles)}  {watch.left(column + 1)} left"
             )
-    return Predictions(tuple(classes), np.asarray(angles), counts)
+    errors = None if drawn is None else errors / np.maximum(1, np.bincount(rows, minlength=len(classes)))[:, None]
+    return Predictions(tuple(classes), np.asarray(angles), counts, errors)
 
 
 def proportions(predictions: Predictions, protocol: Recognition) -> dict:
@@ -127,22 +155,35 @@ def proportions(predictions: Predictions, protocol: Recognition) -> dict:
 
     Returns:
         {"p_test", "p_in", "p_out", "p_inv": shares (None without restricted classes), "chance": 1 / classes,
-        "images": metric -> number of images, "interval": metric -> 95 % Wilson interval on that number}
+        "images": metric -> number of images, "interval": metric -> 95 % Wilson interval on that number}; and for a
+        network that reconstructs, "reconstruction": {"mse_test", "mse_in", "mse_out", "mse_inv"}, mean squared errors
+        over the same images and angles
     """
     accuracy = dict(zip(predictions.classes, predictions.accuracy, strict=True))
+    errors = predictions.errors
+    if errors is not None:
+        errors = dict(zip(predictions.classes, errors, strict=True))
     images = dict(zip(predictions.classes, predictions.images.tolist(), strict=True))
     result = {"chance": 1 / len(predictions.classes), "images": {}, "interval": {}}
+    if errors is not None:
+        result["reconstruction"] = {}
     for metric, ranges in _ranges(protocol, predictions.classes).items():
         total = sum(images[label] for label in ranges)
         result["images"][metric] = total
         if not total:
             result[metric] = result["interval"][metric] = None
             continue
-        correct = sum(
-            images[label] * float(accuracy[label] @ cell_weights(predictions.angles, pairs, 360.0))
-            for label, pairs in ranges.items()
-        )
-        result[metric] = min(1.0, correct / total)
+
+        def mean(values, ranges=ranges, total=total):
+            sums = (
+                images[label] * float(values[label] @ cell_weights(predictions.angles, pairs, 360.0))
+                for label, pairs in ranges.items()
+            )
+            return sum(sums) / total
+
+        result[metric] = min(1.0, mean(accuracy))
+        if errors is not None:
+            result["reconstruction"]["mse" + metric.removeprefix("p")] = mean(errors)
         result["interval"][metric] = list(wilson(result[metric], total))
     return result
 
@@ -187,7 +228,7 @@ def redraws(
             # Each metric, drawing and image has a position of its own in the stream of random numbers.
             positions = (draw * len(METRICS) + which) * len(labels) + np.flatnonzero(mask)
             angles = rotation.draw(seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION)
-            predicted = _classify_all(classify, batches, np.asarray(angles))
+            predicted, _ = _classify_all(classify, batches, np.asarray(angles))
             shares[metric].append(float(np.mean(predicted == rows[mask])))
         if progress.due():
             progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
@@ -233,29 +274,83 @@ def _ranges(protocol, classes) -> dict:
 
 
 def classifier(model, image_shape, classes):
-    """A compiled function of uint8 images and angles that returns the outputs chosen."""
+    """A compiled function of uint8 images and angles in degrees.
+
+    It returns the outputs chosen (batch,), -1 where the scores are not finite, and the mean squared error of the
+    reconstruction (batch,), None for a model without an output of that name.
+    """
     expected = model.input_shape if hasattr(model, "input_shape") else (None, *image_shape)
     if len(expected) != 4 or any(
         want not in (None, have) for want, have in zip(expected[1:], image_shape, strict=True)
     ):
         raise UserError(f"the model takes {expected[1:]}, but the images are {tuple(image_shape)}")
-    warp = tf.function(
-        lambda images, angles: rotate(ops.cast(images, "float32") / 255.0, angles), jit_compile=True, autograph=False
-    )
+    warp = tf.function(_turned, jit_compile=True, autograph=False)
 
     @tf.function(jit_compile=bool(tf.config.list_physical_devices("GPU")), autograph=False)
     def classify(images, angles):
-        scores = model(warp(images, angles), training=False)
+        turned = warp(images, angles)
+        scores, error = model(turned, training=False), None
         if isinstance(scores, dict):
+            if "reconstruction" in scores:
+                error = _mean_squared(turned, scores["reconstruction"])
             scores = list(scores.values())
         scores = scores[0] if isinstance(scores, (list, tuple)) else scores
         if scores.shape.rank != 2 or scores.shape[-1] != classes:
             raise UserError(f"the model returns {tuple(scores.shape)}, but {classes} scores an image are needed")
         # The largest of scores that are not finite means nothing; -1 is refused by the caller.
         finite = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
-        return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1)
+        return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1), error
 
     return classify
+
+
+def reconstruct(model, images: np.ndarray, angles: np.ndarray):
+    """What a network with a decoder sees and draws.
+
+    Args:
+        model: a `models.capsule_network.CapsuleNetwork`, or any model with outputs "scores" and "reconstruction".
+        images: (n, height, width, channels) uint8.
+        angles: (n,) degrees.
+
+    Returns:
+        The turned images, the reconstructions (both (n, height, width, channels), in [0, 1]), and the outputs chosen
+        (n,).
+    """
+    turned = _turned(images, angles)
+    outputs = model(turned, training=False)
+    chosen = ops.argmax(outputs["scores"], axis=-1)
+    return np.asarray(turned), np.asarray(outputs["reconstruction"]), np.asarray(chosen)
+
+
+def sweep(model, image: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
+    """What each dimension of the chosen capsule stands for: the decoder's images as it is moved.
+
+    Args:
+        model: a `models.capsule_network.CapsuleNetwork`.
+        image: (height, width, channels) uint8.
+        offsets: added to one dimension at a time.
+
+    Returns:
+        (dimensions, offsets, height, width, channels).
+
+    Reference: Sabour, Frosst and Hinton (2017), figure 4.
+    """
+    capsules, scores = (np.asarray(output) for output in model.encoder(_turned(image[None], [0.0]), training=False))
+    dimensions, steps = capsules.shape[-1], len(offsets)
+    moved = np.repeat(capsules, dimensions * steps, axis=0)
+    for dimension in range(dimensions):
+        rows = dimension * steps + np.arange(steps)
+        moved[rows, :, dimension] += np.asarray(offsets, "float32")[:, None]
+    drawn = np.asarray(model.decode(moved, np.repeat(scores, len(moved), axis=0)))
+    return drawn.reshape(dimensions, steps, *drawn.shape[1:])
+
+
+def _turned(images, angles):
+    return rotate(ops.cast(images, "float32") / 255.0, angles)
+
+
+def _mean_squared(images, others):
+    return ops.mean(ops.square(images - ops.cast(others, "float32")), axis=(1, 2, 3))
 
 
 def _batches(images):
@@ -266,13 +361,16 @@ def _batches(images):
 
 
 def _classify_all(classify, batches, angles):
+    """The outputs chosen (n,), and the reconstructions' errors (n,) or None."""
     padded = np.zeros(len(batches) * BATCH, "float32")
     padded[: len(angles)] = angles
-    chosen = [classify(batch, tf.constant(padded[i * BATCH : (i + 1) * BATCH])) for i, batch in enumerate(batches)]
-    outputs = np.concatenate([part.numpy() for part in chosen])[: len(angles)]
+    parts = [classify(batch, tf.constant(padded[i * BATCH : (i + 1) * BATCH])) for i, batch in enumerate(batches)]
+    outputs = np.concatenate([chosen.numpy() for chosen, _ in parts])[: len(angles)]
     if outputs.min() < 0:
         raise UserError(f"the model's scores of {int((outputs < 0).sum())} images are not finite")
-    return outputs
+    if parts[0][1] is None:
+        return outputs, None
+    return outputs, np.concatenate([error.numpy() for _, error in parts])[: len(angles)]
 
 
 class _Watch:

@@ -47,33 +47,41 @@ def _signed(intervals):
 
 def accuracy_by_angle(predictions, protocol, title, chance):
     """Accuracy against angle, a line a digit; training range of the restricted digits shaded; chance dashed."""
+    figure, axes = _by_angle(predictions, predictions.accuracy, protocol)
+    axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
+    axes.set(ylabel="share recognised", title=title, ylim=(-0.02, 1.02))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
+    return figure
+
+
+def error_by_angle(predictions, protocol, title):
+    """Mean squared error of the reconstruction against angle, drawn as the accuracy is."""
+    figure, axes = _by_angle(predictions, predictions.errors, protocol)
+    axes.set(ylabel="mean squared error of the reconstruction", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
+    return figure
+
+
+def _by_angle(predictions, values, protocol):
+    """Axes with a line a digit over the angles, the training range of the restricted digits shaded."""
     figure, axes = plt.subplots(figsize=(9, 4.6))
     spans = sorted({span for label in protocol.restricted for span in _signed(protocol.ranges.of(label))})
     names = ", ".join(str(label) for label in protocol.restricted)
     for number, (low, high) in enumerate(spans):
         axes.axvspan(low, high, color="#FBEBD3", zorder=0, label=f"training range of {names}" if number == 0 else None)
     free = 0
-    for label, values in zip(predictions.classes, predictions.accuracy, strict=True):
+    for label, line in zip(predictions.classes, values, strict=True):
         if label in protocol.restricted:
             colour = _STRONG[protocol.restricted.index(label) % len(_STRONG)]
-            axes.plot(predictions.angles, values, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
+            axes.plot(predictions.angles, line, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
         else:
-            axes.plot(
-                predictions.angles, values, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label)
-            )
+            axes.plot(predictions.angles, line, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label))
             free += 1
-    axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
-    axes.set(
-        xlabel="angle, degrees (counter-clockwise)",
-        ylabel="share recognised",
-        title=title,
-        xlim=(-180, 180),
-        ylim=(-0.02, 1.02),
-    )
+    axes.set(xlabel="angle, degrees (counter-clockwise)", xlim=(-180, 180))
     axes.set_xticks(range(-180, 181, 45))
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
-    return figure
+    return figure, axes
 
 
 def taken_for(predictions, protocol, title):
@@ -123,11 +131,68 @@ def contact_sheet(images, captions, title):
     for panel in panels.flat:
         panel.axis("off")
     for panel, image, caption in zip(panels.flat, np.asarray(images), captions, strict=False):
-        shown = image[..., 0] if image.shape[-1] not in (3, 4) else image
-        panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
+        _image(panel, image)
         panel.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=10)
     figure.subplots_adjust(
         left=0.01, right=0.99, bottom=0.01, top=1 - 0.75 / (rows * 1.1 + 0.6), wspace=0.06, hspace=0.24
     )
     return figure
+
+
+def reconstructions(inputs, drawn, captions, right, title):
+    """Pairs of images: above what the network gets, below what its decoder draws of it.
+
+    Args:
+        inputs: (n, height, width, channels), in [0, 1].
+        drawn: the same shape.
+        captions: n pairs (text over the input, class that was chosen).
+        right: n truth values; what is not right gets a red caption.
+    """
+    columns = 12 if len(inputs) % 12 == 0 else 8
+    blocks = math.ceil(len(inputs) / columns)
+    height = blocks * 2.5 + 0.7
+    figure, panels = plt.subplots(2 * blocks, columns, figsize=(columns * 1.0, height), squeeze=False)
+    for panel in panels.flat:
+        panel.axis("off")
+    for number, (image, reconstruction) in enumerate(zip(inputs, drawn, strict=True)):
+        block, column = divmod(number, columns)
+        above, below = captions[number]
+        colour = "black" if right[number] else "#C03000"
+        for row, picture, caption, shade in (
+            (2 * block, image, above, "black"),
+            (2 * block + 1, reconstruction, f"taken for {below}", colour),
+        ):
+            _image(panels[row, column], picture)
+            panels[row, column].set_title(caption, fontsize=7.5, pad=2, color=shade)
+    figure.suptitle(f"{title}\nabove: input; below: reconstruction (red: not the true class)", fontsize=10)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.95 / height, wspace=0.06, hspace=0.2)
+    return figure
+
+
+def dimensions(drawn, offsets, title):
+    """The decoder's images as one dimension after the other of a capsule is moved: a row a dimension.
+
+    Args:
+        drawn: (dimensions, offsets, height, width, channels), in [0, 1].
+        offsets: what was added.
+    """
+    rows, columns = drawn.shape[:2]
+    height = rows * 0.62 + 0.9
+    figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.62 + 0.5, height), squeeze=False)
+    for row in range(rows):
+        for column in range(columns):
+            panel = panels[row, column]
+            panel.set(xticks=[], yticks=[])
+            _image(panel, drawn[row, column])
+            if row == 0:
+                panel.set_title(f"{offsets[column]:+.2f}", fontsize=7, pad=2)
+        panels[row, 0].set_ylabel(str(row + 1), rotation=0, fontsize=8, labelpad=8, va="center")
+    figure.suptitle(title, fontsize=9)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.01, top=1 - 0.75 / height, wspace=0.04, hspace=0.04)
+    return figure
+
+
+def _image(panel, image):
+    image = np.asarray(image)
+    panel.imshow(image[..., 0] if image.shape[-1] not in (3, 4) else image, cmap="gray", vmin=0, vmax=1)

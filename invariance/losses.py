@@ -23,3 +23,37 @@ class DoubleSoftmaxCrossentropy(keras.losses.Loss):
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         chosen = ops.one_hot(labels, ops.shape(y_pred)[-1], dtype=y_pred.dtype)
         return -ops.sum(chosen * ops.log_softmax(y_pred), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class MarginLoss(keras.losses.Loss):
+    """Margin loss of capsule lengths, summed over the classes.
+
+    L_k = T_k max(0, m+ - |v_k|)^2 + lambda (1 - T_k) max(0, |v_k| - m-)^2, T_k = 1 for the label's class.
+
+    Args:
+        present: m+, the length above which a present class costs nothing.
+        absent: m-, the length below which an absent class costs nothing.
+        weight: lambda, weight of the absent classes.
+
+    Input shape: labels (batch,) or (batch, 1), integers; lengths (batch, classes).
+    Output shape: (batch,) before the reduction.
+
+    Reference: Sabour, Frosst and Hinton (2017), eq. 4.
+    """
+
+    def __init__(
+        self, present=0.9, absent=0.1, weight=0.5, reduction="sum_over_batch_size", name="margin_loss", **kwargs
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        self.present, self.absent, self.weight = present, absent, weight
+
+    def call(self, y_true, y_pred):
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        here = ops.one_hot(labels, ops.shape(y_pred)[-1], dtype=y_pred.dtype)
+        missing = here * ops.square(ops.relu(self.present - y_pred))
+        spurious = (1.0 - here) * ops.square(ops.relu(y_pred - self.absent))
+        return ops.sum(missing + self.weight * spurious, axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "present": self.present, "absent": self.absent, "weight": self.weight}

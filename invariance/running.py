@@ -167,7 +167,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     began = time.perf_counter()
     images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
     predictions = evaluation.predict_grid(
-        model, images, labels, classes, evaluation.angle_grid(budget.grid_spacing), progress
+        model, images, labels, classes, evaluation.evaluation_angles(config.protocol, budget.grid_spacing), progress
     )
     measured = evaluation.proportions(predictions, config.protocol)
     if redraws:
@@ -177,7 +177,11 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     evaluate_seconds = time.perf_counter() - began
     write_csv(folder / "curves.csv", predictions.curves())
     write_csv(folder / "predictions.csv", predictions.table())
+    if predictions.errors is not None:
+        write_csv(folder / "reconstruction.csv", predictions.error_curves())
     _draw(config, folder, data, prepare, predictions, trained["history"], measured["chance"])
+    if hasattr(model, "decode"):
+        _draw_reconstructions(config, folder, data, model, classes)
     with replacing(folder / "model.keras") as partial:
         model.save(partial)
     write_json(
@@ -230,7 +234,7 @@ def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset:
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
     progress = Progress(name)
     predictions = evaluation.predict_grid(
-        model, data.x_test, data.y_test, classes, evaluation.angle_grid(spacing), progress
+        model, data.x_test, data.y_test, classes, evaluation.evaluation_angles(protocol, spacing), progress
     )
     measured = evaluation.proportions(predictions, protocol)
     progress.line(f"{name} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images")
@@ -260,11 +264,12 @@ def _draw(config, folder, data, prepare, predictions, history, chance):
 
     from invariance import figures, pipeline
 
-    title = f"{config.model} on {data.name} ({config.profile}, seed {config.seed})"
-    if data.name == "digits":
-        title += " — embedded digits, not MNIST"
+    title = _title(config, data)
     protocol = config.protocol
-    figures.save(figures.accuracy_by_angle(predictions, protocol, title, chance), folder / "accuracy_by_angle.png")
+    if len(predictions.angles) > 1:
+        figures.save(figures.accuracy_by_angle(predictions, protocol, title, chance), folder / "accuracy_by_angle.png")
+        if predictions.errors is not None:
+            figures.save(figures.error_by_angle(predictions, protocol, title), folder / "reconstruction_by_angle.png")
     if protocol.restricted:
         figures.save(figures.taken_for(predictions, protocol, title), folder / "taken_for.png")
     figures.save(figures.training_curves(history, title), folder / "training.png")
@@ -277,6 +282,73 @@ def _draw(config, folder, data, prepare, predictions, history, chance):
         f"{title}\nthe first training images as the network gets them",
     )
     figures.save(sheet, folder / "training_images.png")
+
+
+def _title(config, data):
+    title = f"{config.model} on {data.name} ({config.profile}, seed {config.seed})"
+    return title + " — embedded digits, not MNIST" if data.name == "digits" else title
+
+
+def _draw_reconstructions(config, folder, data, model, classes):
+    """The article's four pictures of reconstructions, and the sweep of the dimensions of a capsule."""
+    import numpy as np
+
+    from invariance import evaluation, figures
+
+    protocol, title = config.protocol, _title(config, data)
+    images, labels = data.x_test, data.y_test
+
+    def picture(name, rows, angles, what):
+        inputs, drawn, chosen = evaluation.reconstruct(model, images[rows], np.asarray(angles, "float32"))
+        captions = [
+            (f"{labels[row]}, {angle:.0f}°", str(classes[output]))
+            for row, angle, output in zip(rows, angles, chosen, strict=True)
+        ]
+        right = [classes[output] == labels[row] for row, output in zip(rows, chosen, strict=True)]
+        figures.save(
+            figures.reconstructions(inputs, drawn, captions, right, f"{title}\n{what}"),
+            folder / f"reconstructions_{name}.png",
+        )
+
+    def first(label, count):
+        return np.flatnonzero(labels == label)[:count].tolist()
+
+    rows = [row for label in classes for row in first(label, 16 // len(classes) or 1)]
+    angles = [middle for row in rows for middle in _spread(protocol.ranges.of(int(labels[row])), 16)]
+    # Neighbouring images at angles far from each other.
+    angles = [angles[16 * number + (7 * number) % 16] for number in range(len(rows))]
+    picture("in_range", rows, angles, "test images of all classes, each in its training range")
+    for label in protocol.restricted[:1]:
+        one = first(label, 1)
+        if one:
+            inside, outside = (_spread(pairs, 12) for pairs in (protocol.inside, protocol.outside))
+            picture("one_in_range", one * 12, inside, f"one {label} in its training range")
+            picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
+    rows = [row for label in protocol.restricted for row in first(label, 24 // len(protocol.restricted))]
+    if rows:
+        span = _spread(protocol.inverted, len(rows))
+        names = " and ".join(f"{label}s" for label in protocol.restricted)
+        picture("inverted", rows, span, f"{names} in the inverted range")
+    offsets = np.arange(-5, 6) * 0.05
+    example = first(protocol.restricted[0] if protocol.restricted else classes[0], 1)
+    if example:
+        drawn = evaluation.sweep(model, images[example[0]], offsets)
+        what = f"an upright {labels[example[0]]}: each dimension of the chosen capsule moved from -0.25 to 0.25"
+        figures.save(figures.dimensions(drawn, offsets, f"{title}\n{what}"), folder / "dimensions.png")
+
+
+def _spread(pairs, count):
+    """Values spread evenly over intervals: the middles of ``count`` equal parts."""
+    total = sum(high - low for low, high in pairs)
+    values = []
+    for number in range(count):
+        rest = (number + 0.5) / count * total
+        for low, high in pairs:
+            if rest <= high - low:
+                values.append(low + rest)
+                break
+            rest -= high - low
+    return values
 
 
 def _check_unchanged(folder, config):

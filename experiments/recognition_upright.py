@@ -1,0 +1,41 @@
+"""Recognition of upright digits: the plain task, to see that the capsule networks are what their papers describe.
+
+Papers: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017); Hinton, Sabour and Frosst, "Matrix Capsules
+    with EM Routing" (2018). All ten digits, none of them turned, no augmentation.
+Number to expect: capsnet_dr >= .993 within five epochs.
+Run:  make recognition-upright PROFILE=standard [MODELS=capsnet_dr] [SEED=0]
+
+P_test is the share of test images recognised; there are no restricted digits, hence no P_in, P_out, P_inv.
+"""
+
+import sys
+from dataclasses import replace
+
+from experiments.recognition_rotation import MODELS as ROTATED
+from invariance import cli
+from invariance.protocol import Entry, Experiment, Recognition
+from invariance.ranges import Ranges
+
+# 60,000 training images in batches of 100.
+EPOCH = 600
+
+
+def upright(entry: Entry, **changes) -> Entry:
+    """A model of the rotation experiment with the same budgets, but for the standard one."""
+    budgets = dict(entry.budgets)
+    budgets["standard"] = replace(budgets["standard"], **changes)
+    return replace(entry, budgets=budgets)
+
+
+EXPERIMENT = Experiment(
+    name="recognition_upright",
+    title="Recognition of upright digits, all ten",
+    protocol=Recognition(Ranges(default=((0, 0),))),
+    models={
+        "capsnet_dr": upright(ROTATED["capsnet_dr"], steps=5 * EPOCH, steps_per_epoch=EPOCH, warmup_steps=EPOCH // 2)
+    },
+    defaults=("capsnet_dr",),
+)
+
+if __name__ == "__main__":
+    sys.exit(cli.run_experiment(EXPERIMENT))

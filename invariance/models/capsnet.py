@@ -1,0 +1,100 @@
+"""CapsNet with dynamic routing (Sabour, Frosst and Hinton 2017)."""
+
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True)
+class CapsNet:
+    """Convolution, primary capsules, one routed capsule a class, and a decoder.
+
+    The defaults are the published network: with 10 classes and 28 x 28 pixels 8,215,568 parameters, 6,804,224 of them
+    without the decoder.
+
+    Args:
+        filters: of the first convolution (ReLU, stride 1).
+        kernel: side of both convolutions' kernels, in pixels ('valid').
+        primary_channels: primary capsules at each position.
+        primary_dimension: of each primary capsule.
+        primary_stride: of the primary capsules' convolution, in pixels.
+        dimension: of each class capsule.
+        iterations: of routing.
+        decoder: units of the decoder's hidden layers.
+        reconstruction_weight: of the mean squared error beside the margin loss; .392 is .0005 for each of 784 pixels.
+    """
+
+    filters: int = 256
+    kernel: int = 9
+    primary_channels: int = 32
+    primary_dimension: int = 8
+    primary_stride: int = 2
+    dimension: int = 16
+    iterations: int = 3
+    decoder: tuple[int, ...] = (512, 1024)
+    reconstruction_weight: float = 0.392
+
+    def __call__(self, input_shape, classes: int, learning_rate=1e-3):
+        """Builds and compiles the network.
+
+        Args:
+            input_shape: (height, width, channels) of images in [0, 1].
+            classes: number of class capsules.
+            learning_rate: a float or a Keras schedule, for Adam.
+
+        Returns:
+            A `CapsuleNetwork`; its scores are the lengths of the class capsules.
+
+        Raises:
+            ValueError: if the images are too small for the two convolutions.
+        """
+        import keras
+        from keras import layers
+
+        from invariance.layers.capsules import Length, PrimaryCapsules, RoutedCapsules
+        from invariance.losses import MarginLoss
+        from invariance.models.capsule_network import CapsuleNetwork, dense_decoder
+        from invariance.optimizers import Adam
+
+        if min(input_shape[:2]) < 2 * self.kernel - 1:
+            raise ValueError(
+                f"images of at least {2 * self.kernel - 1} x {2 * self.kernel - 1} pixels are needed for two "
+                f"convolutions of {self.kernel} x {self.kernel}; they are {input_shape[0]} x {input_shape[1]}"
+            )
+        inputs = keras.Input(input_shape, name="images")
+        x = layers.Conv2D(self.filters, self.kernel, activation="relu", name="conv_1")(inputs)
+        x = PrimaryCapsules(
+            self.primary_channels, self.primary_dimension, self.kernel, self.primary_stride, name="primary_capsules"
+        )(x)
+        capsules = RoutedCapsules(classes, self.dimension, self.iterations, name="class_capsules")(x)
+        encoder = keras.Model(inputs, [capsules, Length(name="lengths")(capsules)], name="encoder")
+        decoder = dense_decoder(classes * self.dimension, self.decoder, input_shape)
+        model = CapsuleNetwork(encoder, decoder, self.reconstruction_weight, name="capsnet")
+        model.compile(
+            Adam(learning_rate), MarginLoss(), metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        )
+        return model
+
+    def flops(self, input_shape, classes: int) -> float:
+        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add).
+
+        Convolutions count as what they are by definition, however they are computed; routing, which is a hundredth,
+        counts one product of primary capsules and weights.
+        """
+        return sum(self._layer_flops(input_shape, classes))
+
+    def training_flops(self, input_shape, classes: int) -> float:
+        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs."""
+        first, *others = self._layer_flops(input_shape, classes)
+        return 2 * first + 3 * sum(others)
+
+    def _layer_flops(self, input_shape, classes):
+        *size, channels = input_shape
+        size = [side - self.kernel + 1 for side in size]
+        yield 2.0 * prod(size) * self.kernel**2 * channels * self.filters
+        size = [(side - self.kernel) // self.primary_stride + 1 for side in size]
+        primary = self.primary_channels * self.primary_dimension
+        yield 2.0 * prod(size) * self.kernel**2 * self.filters * primary
+        yield 2.0 * prod(size) * primary * classes * self.dimension
+        units = (classes * self.dimension, *self.decoder, prod(input_shape))
+        for before, after in zip(units, units[1:], strict=False):
+            yield 2.0 * before * after

@@ -1,0 +1,1 @@
+"""Routing between capsules: pure functions on tensors, without weights."""

@@ -1,0 +1,94 @@
+"""Dynamic routing: routing by agreement.
+
+Reference: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017); equations are numbered as there.
+"""
+
+from keras import backend, ops
+
+EPSILON = 1e-7
+
+
+def length(vectors, axis=-1, keepdims=False):
+    """Length of vectors, with a gradient that is finite at zero (where the value is sqrt(1e-7)).
+
+    Input shape: (..., dim). Output shape: (...), or (..., 1) with ``keepdims``.
+    """
+    return ops.sqrt(ops.sum(ops.square(vectors), axis=axis, keepdims=keepdims) + EPSILON)
+
+
+def squash(vectors, axis=-1):
+    """Shrinks vectors to lengths below 1 and keeps their directions: eq. 1, |s| s / (1 + |s|^2).
+
+    Input and output shape: (..., dim). Finite value and gradient at zero.
+    """
+    norm = length(vectors, axis, keepdims=True)
+    return vectors * norm / (1.0 + ops.square(norm))
+
+
+def route(votes, iterations: int = 3):
+    """Routing by agreement (procedure 1), the gradient flowing through all iterations.
+
+    Args:
+        votes: (batch, in_capsules, out_capsules, out_dim), the predictions of each input capsule for each output.
+        iterations: a positive integer.
+
+    Returns:
+        Output capsules (batch, out_capsules, out_dim), and the coupling coefficients of the last iteration
+        (batch, in_capsules, out_capsules), which sum to one over the output capsules. Both are at least float32.
+    """
+    _check(iterations)
+    votes = _float32(votes)
+    logits = ops.zeros_like(votes[..., 0])
+    for iteration in range(iterations):
+        couplings = ops.softmax(logits, axis=-1)
+        outputs = squash(ops.einsum("bij,bijd->bjd", couplings, votes))
+        if iteration < iterations - 1:
+            logits = logits + ops.einsum("bijd,bjd->bij", votes, outputs)
+    return outputs, couplings
+
+
+def transform_and_route(capsules, weights, iterations: int = 3):
+    """`route` for votes that are linear in the input capsules (eq. 2), without ever forming the votes.
+
+    The votes W_ij u_i would be the largest tensor of the network, read twice an iteration. They only enter through
+    sums over the input capsules and through products with the outputs of earlier iterations, both of which are matrix
+    products with the weights: sum_i c_ij W_ij u_i, and b_ij = u_i . W_ij^T (sum of the earlier v_j).
+
+    Args:
+        capsules: (batch, in_capsules, in_dim).
+        weights: (in_capsules, out_capsules, out_dim, in_dim).
+        iterations: a positive integer.
+
+    Returns:
+        As `route`.
+    """
+    _check(iterations)
+    capsules, weights = _float32(capsules), _float32(weights)
+    inputs, outs, out_dim, in_dim = weights.shape
+    # (out_capsules, in_capsules * in_dim, out_dim)
+    matrices = ops.reshape(ops.transpose(weights, (1, 0, 3, 2)), (outs, inputs * in_dim, out_dim))
+    flat = ops.reshape(capsules, (-1, inputs * in_dim))
+    # Without votes all couplings are the same, which saves the first iteration its softmax and a product an output.
+    couplings = ops.full_like(capsules[None, :, :, 0], 1.0 / outs) + ops.zeros((outs, 1, 1), "float32")
+    sums = ops.matmul(flat / outs, matrices)  # (out_capsules, batch, out_dim)
+    outputs = squash(sums)
+    total = outputs
+    for _ in range(iterations - 1):
+        # (out_capsules, batch, in_capsules, in_dim): each output, as each input capsule sees it through its weights
+        seen = ops.reshape(ops.matmul(total, ops.transpose(matrices, (0, 2, 1))), (outs, -1, inputs, in_dim))
+        couplings = ops.softmax(ops.sum(seen * capsules, axis=-1), axis=0)
+        coupled = ops.reshape(couplings[..., None] * capsules, (outs, -1, inputs * in_dim))
+        outputs = squash(ops.matmul(coupled, matrices))
+        total = total + outputs
+    return ops.transpose(outputs, (1, 0, 2)), ops.transpose(couplings, (1, 2, 0))
+
+
+def _check(iterations):
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"Argument `iterations` must be a positive integer. Received: iterations={iterations!r}")
+
+
+def _float32(tensor):
+    """At least float32: an agreement of .999 and one of 1 are the same bfloat16."""
+    tensor = ops.convert_to_tensor(tensor)
+    return tensor if backend.standardize_dtype(tensor.dtype) == "float64" else ops.cast(tensor, "float32")

@@ -1,7 +1,7 @@
 """Recognition of upright digits: the plain task, to see that the capsule networks are what their papers describe.
 
-Papers: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017); Hinton, Sabour and Frosst, "Matrix Capsules
-    with EM Routing" (2018). All ten digits, none of them turned, no augmentation.
+Papers: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017). All ten digits, none of them turned, no
+    augmentation.
 Number to expect: capsnet_dr >= .993 within five epochs.
 Run:  make recognition-upright PROFILE=standard [MODELS=capsnet_dr] [SEED=0]
 

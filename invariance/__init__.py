@@ -19,5 +19,5 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 @wrapt.when_imported("keras")
 def _register(keras):
     from invariance import losses, optimizers  # noqa: F401  (their decorators register them)
-    from invariance.layers import capsules  # noqa: F401
+    from invariance.layers import capsules, fast, matrix_capsules  # noqa: F401
     from invariance.models import capsule_network  # noqa: F401

@@ -290,10 +290,12 @@ def _forecast(configs, runs, overwrite, say):
         if total is not None and hasattr(model, "training_flops"):
             peak = peak or _matrix_peak()
             # MNIST's size; other data change the forecast, not the run.
-            training = model.training_flops((28, 28, 1), 8) * budget.steps * budget.batch_size / _TRAINING_SHARE
-            images = min(8033, 8 * (budget.images_per_class or 8033))
-            evaluation = model.flops((28, 28, 1), 8) * images * 360 / budget.grid_spacing / _EVALUATION_SHARE
-            total += (training + evaluation) / peak + _START_SECONDS
+            shape, classes = (28, 28, 1), 10 - len(config.protocol.excluded)
+            training = model.training_flops(shape, classes) * budget.steps * budget.batch_size / _TRAINING_SHARE
+            images = classes * min(1000, budget.images_per_class or 1000)
+            angles = len(config.protocol.single_angles) or 360 / budget.grid_spacing
+            evaluation = model.flops(shape, classes) * images * angles / _EVALUATION_SHARE
+            total += (training + evaluation) / peak / getattr(model, "speed_up", 1.0) + _START_SECONDS
         else:
             total = None
     for text, names in departures.items():

@@ -13,7 +13,7 @@ from invariance import random
 from invariance.errors import UserError
 from invariance.progress import Progress, duration
 from invariance.protocol import Recognition
-from invariance.ranges import Ranges, cell_weights, length
+from invariance.ranges import Ranges, cell_weights
 from invariance.results import wilson
 from invariance.transforms import Rotation, rotate
 
@@ -32,15 +32,13 @@ def angle_grid(spacing: float) -> np.ndarray:
 
 
 def evaluation_angles(protocol: Recognition, spacing: float) -> np.ndarray:
-    """The angles at which a protocol's images are shown: the even grid, or, if training knows single angles only, these.
+    """The angles at which a protocol's images are shown: an even grid, or the single angles that training knows.
 
     Args:
         protocol: gives the ranges.
         spacing: degrees between the angles of the grid.
     """
-    if not protocol.restricted and length(protocol.ranges.default) == 0:
-        return np.array([low for low, _ in protocol.ranges.default])
-    return angle_grid(spacing)
+    return np.array(protocol.single_angles) if protocol.single_angles else angle_grid(spacing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +155,7 @@ def proportions(predictions: Predictions, protocol: Recognition) -> dict:
         {"p_test", "p_in", "p_out", "p_inv": shares (None without restricted classes), "chance": 1 / classes,
         "images": metric -> number of images, "interval": metric -> 95 % Wilson interval on that number}; and for a
         network that reconstructs, "reconstruction": {"mse_test", "mse_in", "mse_out", "mse_inv"}, mean squared errors
-        over the same images and angles
+        over the same images and angles (None where there are none)
     """
     accuracy = dict(zip(predictions.classes, predictions.accuracy, strict=True))
     errors = predictions.errors
@@ -172,6 +170,8 @@ def proportions(predictions: Predictions, protocol: Recognition) -> dict:
         result["images"][metric] = total
         if not total:
             result[metric] = result["interval"][metric] = None
+            if errors is not None:
+                result["reconstruction"]["mse" + metric.removeprefix("p")] = None
             continue
 
         def mean(values, ranges=ranges, total=total):

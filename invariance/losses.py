@@ -57,3 +57,57 @@ class MarginLoss(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "present": self.present, "absent": self.absent, "weight": self.weight}
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class SpreadLoss(keras.losses.Loss):
+    """Spread loss: the activation of the label's class should exceed each other's by a margin that grows in training.
+
+    sum_{i != t} max(0, m - (a_t - a_i))^2.
+
+    Args:
+        start: margin at the first step.
+        stop: margin that is reached at last.
+        increase: added to the margin ...
+        steps: ... after every so many steps of training (staircase). A model tells the loss its step by `follow`.
+
+    Input shape: labels (batch,) or (batch, 1), integers; activations (batch, classes).
+    Output shape: (batch,) before the reduction.
+
+    Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018), eq. 3.
+    """
+
+    def __init__(
+        self,
+        start=0.2,
+        stop=0.9,
+        increase=0.035,
+        steps=1200,
+        reduction="sum_over_batch_size",
+        name="spread_loss",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        self.start, self.stop, self.increase, self.steps = start, stop, increase, steps
+        self._iterations = None
+
+    def follow(self, iterations):
+        """Takes the step from a counter, an optimiser's ``iterations``; without one the margin is the last."""
+        self._iterations = iterations
+
+    def margin(self):
+        """The margin at the present step."""
+        if self._iterations is None:
+            return self.stop
+        increases = ops.floor_divide(ops.cast(ops.convert_to_tensor(self._iterations), "int32"), self.steps)
+        return ops.minimum(self.stop, self.start + self.increase * ops.cast(increases, "float32"))
+
+    def call(self, y_true, y_pred):
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        here = ops.one_hot(labels, ops.shape(y_pred)[-1], dtype=y_pred.dtype)
+        right = ops.sum(here * y_pred, axis=-1, keepdims=True)
+        return ops.sum((1.0 - here) * ops.square(ops.relu(self.margin() - (right - y_pred))), axis=-1)
+
+    def get_config(self):
+        arguments = {name: getattr(self, name) for name in ("start", "stop", "increase", "steps")}
+        return {**super().get_config(), **arguments}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from invariance.ranges import Intervals, Ranges, intervals
+from invariance.ranges import Intervals, Ranges, intervals, length
 
 # In order of their cost.
 PROFILES = ("smoke", "quick", "standard", "paper")
@@ -43,6 +43,13 @@ class Recognition:
     def restricted(self) -> tuple[int, ...]:
         """Labels of the restricted classes."""
         return tuple(self.ranges.restricted)
+
+    @property
+    def single_angles(self) -> tuple[float, ...]:
+        """The angles of a protocol without restricted classes that knows single angles only; otherwise none."""
+        if self.restricted or length(self.ranges.default):
+            return ()
+        return tuple(low for low, _ in self.ranges.default)
 
     def classes(self, labels) -> tuple[int, ...]:
         """The labels that remain of ``labels``, ascending: the meaning of a network's outputs, in order.

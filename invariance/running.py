@@ -324,9 +324,10 @@ def _draw_reconstructions(config, folder, data, model, classes):
             inside, outside = (_spread(pairs, 12) for pairs in (protocol.inside, protocol.outside))
             picture("one_in_range", one * 12, inside, f"one {label} in its training range")
             picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
-    rows = [row for label in protocol.restricted for row in first(label, 24 // len(protocol.restricted))]
+    chosen = [first(label, 24 // len(protocol.restricted)) for label in protocol.restricted]
+    rows = [row for rows in chosen for row in rows]
     if rows:
-        span = _spread(protocol.inverted, len(rows))
+        span = [angle for rows in chosen for angle in _spread(protocol.inverted, len(rows))]
         names = " and ".join(f"{label}s" for label in protocol.restricted)
         picture("inverted", rows, span, f"{names} in the inverted range")
     offsets = np.arange(-5, 6) * 0.05
@@ -338,8 +339,10 @@ def _draw_reconstructions(config, folder, data, model, classes):
 
 
 def _spread(pairs, count):
-    """Values spread evenly over intervals: the middles of ``count`` equal parts."""
+    """Values spread evenly over intervals: the middles of ``count`` equal parts (single values in turn)."""
     total = sum(high - low for low, high in pairs)
+    if not total:
+        return [pairs[number % len(pairs)][0] for number in range(count)]
     values = []
     for number in range(count):
         rest = (number + 0.5) / count * total

@@ -54,7 +54,8 @@ KINDS = {
 
 
 def sequence(model):
-    return [KINDS[type(layer)] for layer in model.layers[1:]]
+    # A layer of ours that is one of Keras' with a quicker way counts as Keras'.
+    return [next(name for kind, name in KINDS.items() if isinstance(layer, kind)) for layer in model.layers[1:]]
 
 
 def of_kind(model, kind):
@@ -70,7 +71,7 @@ def bfloat16():
 
 
 def test_all_eleven_networks_are_there():
-    assert sorted(MODELS) == sorted(EXPECTED)
+    assert {name for name, entry in MODELS.items() if isinstance(entry.model, CNN)} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

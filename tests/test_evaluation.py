@@ -8,10 +8,23 @@ from scipy.stats import binomtest
 
 from invariance import evaluation
 from invariance.errors import UserError
-from invariance.evaluation import Predictions, angle_grid, limited, predict_grid, proportions, redraws
+from invariance.evaluation import (
+    Predictions,
+    angle_grid,
+    evaluation_angles,
+    limited,
+    predict_grid,
+    proportions,
+    reconstruct,
+    redraws,
+    sweep,
+)
+from invariance.layers.capsules import Length
+from invariance.models.capsule_network import CapsuleNetwork
 from invariance.protocol import Recognition
 from invariance.ranges import Ranges
 from invariance.results import wilson
+from invariance.transforms import rotate
 
 # Labels are not 0, 1, 2, ... so that labels and outputs cannot be mixed up.
 CLASSES = (1, 3, 4, 8)
@@ -204,6 +217,34 @@ def test_a_class_without_test_images_is_left_out():
     assert result["p_test"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        (PROTOCOL, angle_grid(15)),
+        (Recognition(Ranges(((0, 360),))), angle_grid(15)),
+        (Recognition(Ranges(((-1, 1),))), angle_grid(15)),
+        # Training knows single angles only: there is nothing else to ask for.
+        (Recognition(Ranges(((0, 0),))), [0.0]),
+        (Recognition(Ranges(((-30, -30), (90, 90)))), [-30.0, 90.0]),
+        # But for restricted classes all angles are of interest.
+        (Recognition(Ranges(((0, 0),), {3: ((-45, 45),)})), angle_grid(15)),
+    ],
+    ids=["restricted", "all", "narrow", "upright", "two angles", "upright but one"],
+)
+def test_angles_of_a_protocol(protocol, expected):
+    np.testing.assert_array_equal(evaluation_angles(protocol, 15), expected)
+
+
+def test_upright_protocol():
+    # Right at 0 only; at a single angle that angle has all the weight.
+    upright = Recognition(Ranges(((0, 0),)))
+    angles = evaluation_angles(upright, 5)
+    assert abs(measured(right_between(-1, 1), upright, angles=angles)["p_test"] - 1.0) < ROUNDING
+    # Of two angles, one of them wrong, the half.
+    two = Recognition(Ranges(((0, 0), (90, 90))))
+    assert abs(measured(right_between(-1, 1), two, angles=evaluation_angles(two, 5))["p_test"] - 0.5) < ROUNDING
+
+
 # Predictions
 
 
@@ -244,6 +285,124 @@ def test_curves_and_table():
     # Over the half circle to the right: the one angle -90.
     np.testing.assert_allclose(predictions.taken_for([7, 3], ((-180, 0),)), [[0, 1], [0.75, 0.25]], atol=ROUNDING)
     np.testing.assert_allclose(predictions.taken_for([3], ((0, 360),)), [[5 / 8, 3 / 8]], atol=ROUNDING)
+
+
+# Reconstructions
+
+
+def drawing(decode, name="reconstruction"):
+    """The perfect classifier, whose second output is a function of what it sees."""
+    inputs = keras.Input((SIZE, SIZE, 1))
+    return keras.Model(inputs, {"scores": reads_the_centre()(inputs), name: layers.Lambda(decode)(inputs)})
+
+
+def black(images):
+    return images * 0.0
+
+
+def test_error_of_a_perfect_reconstruction_is_zero():
+    predictions = predict_grid(drawing(lambda images: images), IMAGES, LABELS, CLASSES, GRID)
+    assert predictions.errors.shape == (4, 24)
+    np.testing.assert_array_equal(predictions.errors, 0.0)
+    np.testing.assert_array_equal(predictions.accuracy, 1.0)
+
+
+@pytest.mark.parametrize("batch", [512, 32], ids=["one batch", "parts of batches"])
+def test_error_of_a_black_reconstruction_is_the_mean_square_of_the_turned_image(monkeypatch, batch):
+    monkeypatch.setattr(evaluation, "BATCH", batch)
+    predictions = predict_grid(drawing(black), IMAGES, LABELS, CLASSES, GRID)
+    for row, label in enumerate(CLASSES):
+        chosen = IMAGES[label == LABELS].astype("float32") / 255
+        for column, angle in enumerate(GRID):
+            turned = np.asarray(rotate(chosen, np.full(len(chosen), angle, "float32")))
+            # Of the images padded to a full batch none is counted. Float32 means of 225 numbers.
+            assert abs(predictions.errors[row, column] - (turned**2).mean()) < 1e-6
+    # The four classes differ in their centre, so that rows cannot be mixed up.
+    assert (np.diff(predictions.errors[:, 0]) > 1e-4).all()
+
+
+def test_models_without_a_reconstruction_have_no_errors():
+    for model in (reads_the_centre(), drawing(black, "other")):
+        predictions = predict_grid(model, IMAGES, LABELS, CLASSES, angle_grid(90))
+        assert predictions.errors is None
+        assert predictions.error_curves() == []
+        assert "reconstruction" not in proportions(predictions, PROTOCOL)
+
+
+def test_error_curves():
+    counts = np.array([[[3, 1], [2, 2]], [[0, 5], [4, 1]], [[0, 0], [0, 0]]])
+    errors = np.array([[0.1, 0.2], [0.3, 0.4], [0.0, 0.0]])
+    predictions = Predictions((3, 7, 8), np.array([-90.0, 90.0]), counts, errors)
+    # A class without images has no error.
+    assert predictions.error_curves() == [
+        {"digit": 3, "parameter": -90.0, "value": 0.1, "images": 4},
+        {"digit": 3, "parameter": 90.0, "value": 0.2, "images": 4},
+        {"digit": 7, "parameter": -90.0, "value": 0.3, "images": 5},
+        {"digit": 7, "parameter": 90.0, "value": 0.4, "images": 5},
+    ]
+
+
+def test_proportions_of_the_errors():
+    # Errors that are the distance from upright in right angles, and ten times that for class 4.
+    counts = np.zeros((4, len(GRID), 4), int)
+    for row, number in enumerate(PER_CLASS):
+        counts[row, :, row] = number
+    distance = np.abs(GRID) / 90
+    errors = distance * np.array([1, 1, 10, 1])[:, None]
+    result = proportions(Predictions(CLASSES, GRID, counts, errors), PROTOCOL)["reconstruction"]
+    # 20 images of a 3 and 30 of a 4: (20 + 300) / 50 = 6.4. Mean distances: of +/-45 degrees .25, of all others 1.25,
+    # of the inverted ones 1.75, of the circle 1; P_test takes 3 and 4 in +/-45 degrees, the other 50 everywhere.
+    expected = {"mse_in": 0.25 * 6.4, "mse_out": 1.25 * 6.4, "mse_inv": 1.75 * 6.4, "mse_test": (80 + 50) / 100}
+    assert set(result) == set(expected)
+    for name, value in expected.items():
+        assert abs(result[name] - value) < ROUNDING
+
+
+def test_reconstruct():
+    images, angles = IMAGES[:5], np.array([0.0, 90.0, -30.0, 180.0, 33.0], "float32")
+    turned, drawn, chosen = reconstruct(drawing(lambda images: 1.0 - images), images, angles)
+    np.testing.assert_allclose(turned, rotate(images.astype("float32") / 255, angles), rtol=0, atol=1e-6)  # float32
+    np.testing.assert_array_equal(turned[1], np.rot90(images[1].astype("float32") / 255))
+    np.testing.assert_array_equal(drawn, 1.0 - turned)
+    np.testing.assert_array_equal(np.array(CLASSES)[chosen], LABELS[:5])
+
+
+def drawing_capsules():
+    """A network of plain layers, whose decoder is linear: (3, 4) -> 36 pixels."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    capsules = layers.Reshape((3, 4))(layers.Dense(12)(layers.Flatten()(inputs)))
+    masked = keras.Input((12,))
+    return CapsuleNetwork(
+        keras.Model(inputs, [capsules, Length()(capsules)]),
+        keras.Model(masked, layers.Reshape((6, 6, 1))(layers.Dense(36)(masked))),
+    )
+
+
+def test_sweep():
+    model, offsets = drawing_capsules(), [-0.25, 0.0, 0.5]
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 1), dtype="uint8")
+    drawn = sweep(model, image, offsets)
+    assert drawn.shape == (4, 3, 6, 6, 1)
+    _, plain, [chosen] = reconstruct(model, image[None], np.zeros(1, "float32"))
+    weights = model.decoder.trainable_weights[0].numpy()
+    assert np.abs(weights).max() > 0.1
+    for dimension in range(4):
+        # The decoder is linear: what is added is the offset times a row of its weights.
+        row = weights[4 * chosen + dimension].reshape(6, 6, 1)
+        for number, offset in enumerate(offsets):
+            np.testing.assert_allclose(drawn[dimension, number], plain[0] + offset * row, rtol=0, atol=1e-6)  # float32
+
+
+def test_sweep_stays_with_the_capsule_that_was_the_longest():
+    # Moved far, another capsule would be the longest.
+    model = drawing_capsules()
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 1), dtype="uint8")
+    far = sweep(model, image, [0.0, 100.0])
+    weights = model.decoder.trainable_weights[0].numpy()
+    _, _, [chosen] = reconstruct(model, image[None], np.zeros(1, "float32"))
+    moved = (far[:, 1] - far[:, 0]).reshape(4, 36)
+    np.testing.assert_allclose(moved, 100 * weights[4 * chosen : 4 * chosen + 4], rtol=0, atol=1e-4)  # float32
 
 
 # Redraws

@@ -178,6 +178,77 @@ def test_contact_sheet(tmp_path, channels, number):
         assert grey == (channels < 3)
 
 
+def drawing():
+    """Predictions with errors of reconstruction: .01 for 0, .02 for 3, .03 for 4."""
+    shown = predictions()
+    errors = np.array([[0.01], [0.02], [0.03]]) * np.ones(len(ANGLES))
+    return Predictions(shown.classes, shown.angles, shown.counts, errors)
+
+
+def test_error_by_angle(tmp_path):
+    figure = figures.error_by_angle(drawing(), protocol(), "a title")
+    [axes] = figure.axes
+    assert axes.get_title() == "a title"
+    assert "degrees" in axes.get_xlabel() and "mean squared error" in axes.get_ylabel()
+    assert axes.get_ylim()[0] == 0
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    # No chance: an error has none.
+    assert set(lines) == {"0", "3 (restricted)", "4 (restricted)"}
+    np.testing.assert_array_equal(lines["4 (restricted)"].get_ydata(), 0.03)
+    np.testing.assert_array_equal(lines["4 (restricted)"].get_xdata(), ANGLES)
+    assert spans(axes) == [(-45, 45)]
+    assert set(legend(axes)) == {*lines, "training range of 3, 4"}
+    saved(figure, tmp_path)
+
+
+def shown(figure):
+    """The axes that hold an image."""
+    return [axes for axes in figure.axes if axes.images]
+
+
+@pytest.mark.parametrize("number, channels, columns", [(12, 1, 12), (24, 1, 12), (10, 1, 8), (3, 3, 8)])
+def test_reconstructions(tmp_path, number, channels, columns):
+    rng = np.random.default_rng(0)
+    inputs, drawn = rng.random((2, number, 8, 8, channels), dtype="float32")
+    captions = [(f"3, {n}°", str(n % 10)) for n in range(number)]
+    right = [n % 3 == 0 for n in range(number)]
+    figure = figures.reconstructions(inputs, drawn, captions, right, "a title")
+    assert len(shown(figure)) == 2 * number
+    # Each input stands over its reconstruction, in rows of so many.
+    place = {axes.get_title(): axes for axes in shown(figure) if axes.get_title().startswith("3, ")}
+    for n in range(number):
+        above = place[f"3, {n}°"]
+        [below] = [
+            axes for axes in shown(figure) if axes.get_subplotspec().num1 == above.get_subplotspec().num1 + columns
+        ]
+        for axes, image in ((above, inputs[n]), (below, drawn[n])):
+            np.testing.assert_array_equal(axes.images[0].get_array(), image if channels == 3 else image[..., 0])
+            assert axes.images[0].get_clim() == (0, 1)
+        assert below.get_title() == f"taken for {n % 10}"
+        assert above.title.get_color() == "black"
+        assert (below.title.get_color() == "black") == right[n]
+    red = {axes.title.get_color() for axes in shown(figure)} - {"black"}
+    assert red == {"#C03000"}
+    assert "a title" in figure._suptitle.get_text() and "red: not the true class" in figure._suptitle.get_text()
+    saved(figure, tmp_path)
+
+
+def test_dimensions(tmp_path):
+    offsets = [-0.25, 0.0, 0.25]
+    drawn = np.random.default_rng(0).random((6, 3, 8, 8, 1), dtype="float32")
+    figure = figures.dimensions(drawn, offsets, "a title")
+    panels = shown(figure)
+    assert len(panels) == len(figure.axes) == 6 * 3
+    for number, axes in enumerate(panels):
+        row, column = divmod(number, 3)
+        np.testing.assert_array_equal(axes.images[0].get_array(), drawn[row, column, ..., 0])
+        assert axes.images[0].get_clim() == (0, 1)
+        assert axes.get_title() == (["-0.25", "+0.00", "+0.25"][column] if row == 0 else "")
+        assert axes.get_ylabel() == (str(row + 1) if column == 0 else "")
+    assert figure._suptitle.get_text() == "a title"
+    saved(figure, tmp_path)
+
+
 def test_saving_is_atomic(tmp_path, monkeypatch):
     from invariance import results
     from invariance.errors import RunError

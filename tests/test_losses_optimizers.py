@@ -1,4 +1,4 @@
-"""The double softmax, and Adam with a compiled update."""
+"""The double softmax, the margin loss, and Adam with a compiled update."""
 
 import functools
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from invariance.losses import DoubleSoftmaxCrossentropy
+from invariance.losses import DoubleSoftmaxCrossentropy, MarginLoss
 from invariance.models.cnn import CNN, Convolution
 from invariance.optimizers import Adam
 
@@ -80,6 +80,53 @@ def test_loss_from_its_configuration():
     loss = keras.losses.deserialize(keras.losses.serialize(DoubleSoftmaxCrossentropy(reduction="sum", name="own")))
     assert type(loss) is DoubleSoftmaxCrossentropy
     assert (loss.reduction, loss.name) == ("sum", "own")
+
+
+# Margin loss
+
+
+def test_margin_loss_by_hand():
+    lengths = np.array([[0.95, 0.5, 0.05], [0.95, 0.5, 0.05], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]], "float32")
+    expected = [
+        0.5 * 0.4**2,  # label 0 is long enough, 2 short enough; 1 is .4 too long
+        0.4**2 + 0.5 * 0.85**2,  # label 1 is .4 too short; 0 is .85 too long
+        0.9**2,  # the label's is missing
+        0.5 * 2 * 0.9**2,  # two are spurious
+    ]
+    labels = np.array([0, 1, 1, 2])
+    each = MarginLoss(reduction=None)(labels, lengths)
+    assert each.shape == (4,)
+    np.testing.assert_allclose(each, expected, rtol=0, atol=1e-6)  # float32
+    for shape in (labels, labels[:, None], labels.astype("float32")):
+        assert float(MarginLoss()(shape, lengths)) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_margin_loss_equals_equation_4():
+    lengths, labels = probabilities(50, 10), np.random.default_rng(1).integers(0, 10, 50)
+    expected = np.zeros(50)
+    for n in range(50):
+        for k in range(10):
+            v, here = float(lengths[n, k]), k == labels[n]
+            expected[n] += here * max(0, 0.8 - v) ** 2 + 0.3 * (1 - here) * max(0, v - 0.2) ** 2
+    found = MarginLoss(0.8, 0.2, 0.3, reduction=None)(labels, lengths)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # sums of ten float32 numbers
+
+
+def test_margin_loss_is_flat_inside_the_margins():
+    lengths = tf.constant([[0.9, 0.1, 0.0], [0.03, 0.07, 0.97]])
+    with tf.GradientTape() as tape:
+        tape.watch(lengths)
+        loss = MarginLoss()([0, 2], lengths)
+    assert float(loss) == 0.0
+    np.testing.assert_array_equal(tape.gradient(loss, lengths), 0.0)
+
+
+def test_margin_loss_from_its_configuration():
+    loss = keras.losses.deserialize(keras.losses.serialize(MarginLoss(0.8, 0.2, 0.3, reduction="sum", name="own")))
+    assert type(loss) is MarginLoss
+    assert (loss.present, loss.absent, loss.weight, loss.reduction, loss.name) == (0.8, 0.2, 0.3, "sum", "own")
+    default = MarginLoss()
+    assert (default.present, default.absent, default.weight) == (0.9, 0.1, 0.5)
 
 
 # Saving

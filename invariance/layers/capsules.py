@@ -34,13 +34,14 @@ class PrimaryCapsules(layers.Layer):
         )
 
     def build(self, input_shape):
-        if len(input_shape) != 4 or min(input_shape[1:3]) < self.kernel_size:
+        if len(input_shape) != 4 or None in input_shape[1:] or min(input_shape[1:3]) < self.kernel_size:
             raise ValueError(
                 f"Inputs must have shape (batch, height, width, channels), height and width at least the kernel's "
                 f"{self.kernel_size}. Received: input_shape={tuple(input_shape)}"
             )
         self.convolution.build(input_shape)
         self._capsules = self.compute_output_shape(input_shape)[1]
+        self.input_spec = layers.InputSpec(shape=(None, *input_shape[1:]))
 
     def call(self, inputs):
         features = ops.cast(self.convolution(inputs), "float32")
@@ -92,8 +93,12 @@ class RoutedCapsules(layers.Layer):
                 f"Inputs must have shape (batch, in_capsules, in_dim). Received: input_shape={tuple(input_shape)}"
             )
         self.kernel = self.add_weight(
-            (input_shape[1], self.capsules, self.dimension, input_shape[2]), self.initializer, name="kernel"
+            (input_shape[1], self.capsules, self.dimension, input_shape[2]),
+            self.initializer,
+            name="kernel",
+            autocast=False,
         )
+        self.input_spec = layers.InputSpec(shape=(None, *input_shape[1:]))
 
     def call(self, inputs):
         return dynamic.transform_and_route(inputs, ops.convert_to_tensor(self.kernel), self.iterations)[0]
@@ -154,6 +159,9 @@ class Mask(layers.Layer):
 
     def compute_output_shape(self, capsules_shape, scores_shape=None, labels_shape=None):
         return capsules_shape[0], capsules_shape[1] * capsules_shape[2]
+
+    def compute_output_spec(self, capsules, scores, labels=None):
+        return keras.KerasTensor(self.compute_output_shape(capsules.shape), capsules.dtype)
 
 
 def _positive(name, value):

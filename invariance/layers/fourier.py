@@ -94,8 +94,9 @@ def fourier_correlation(images, kernel, stride: int = 1):
 class FourierConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` that takes the way over frequencies where that is faster.
 
-    That is on a CPU, in float32, for 'valid' padding, kernels of 5 x 5 and more, images of up to 16 x 16 positions a
-    stride, and 16 images or more at once; everywhere else it is Keras' own layer, whose weights and arguments it has.
+    That is inside a TensorFlow function on a CPU, in float32, for 'valid' padding, kernels of 5 x 5 and more, images of
+    up to 16 x 16 positions a stride, 32 channels and filters or more, and 16 images or more at once; everywhere else
+    it is Keras' own layer, whose weights and arguments it has.
 
     Args, input shape, output shape: as `keras.layers.Conv2D`.
     """
@@ -119,7 +120,9 @@ class FourierConv2D(keras.layers.Conv2D):
 
         batch, *positions, channels = inputs.shape
         return (
-            not tf.config.list_physical_devices("GPU")
+            # Eager calls come in all shapes, each of which would be compiled.
+            tf.inside_function()
+            and not tf.config.list_physical_devices("GPU")
             and self.padding == "valid"
             and self.data_format == "channels_last"
             and self.groups == 1
@@ -127,6 +130,7 @@ class FourierConv2D(keras.layers.Conv2D):
             and self.strides[0] == self.strides[1]
             and self.compute_dtype == "float32"
             and min(self.kernel_size) >= self._SMALLEST_KERNEL
+            and None not in (*positions, channels)
             and max(positions) <= self._MOST_POSITIONS * self.strides[0]
             and (batch is None or batch >= self._FEWEST_IMAGES)
             and min(channels, self.filters) >= self._FEWEST_CHANNELS

@@ -52,10 +52,14 @@ class CapsuleNetwork(keras.Model):
         return self.decoder(self.mask(capsules, scores, labels), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if hasattr(self.loss, "follow"):
+            # A loss with a schedule is told the step.
+            self.loss.follow(self.optimizer.iterations)
         classification = super().compute_loss(x, y, y_pred["scores"], sample_weight, training)
         error = ops.mean(ops.square(ops.cast(y_pred["reconstruction"], "float32") - ops.cast(x, "float32")))
-        self.classification_tracker.update_state(classification)
-        self.reconstruction_tracker.update_state(error)
+        batch = ops.shape(x)[0]
+        self.classification_tracker.update_state(classification, sample_weight=batch)
+        self.reconstruction_tracker.update_state(error, sample_weight=batch)
         return classification + self.reconstruction_weight * error
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

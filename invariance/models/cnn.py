@@ -61,6 +61,7 @@ class CNN:
         import keras
         from keras import layers
 
+        from invariance.layers.fast import FusedBatchNormalization, LargeDense
         from invariance.losses import DoubleSoftmaxCrossentropy
         from invariance.optimizers import Adam
 
@@ -72,13 +73,13 @@ class CNN:
             )(x)
             x = layers.LeakyReLU(self.slope, name=f"conv_{number}_activation")(x)
             if self.batch_norm:
-                x = layers.BatchNormalization(
+                x = FusedBatchNormalization(
                     momentum=self.moving_average_decay, epsilon=1e-3, name=f"batch_norm_{number}"
                 )(x)
             if convolution.pool:
                 x = layers.MaxPooling2D(convolution.pool, 1, "same", name=f"pool_{number}")(x)
         x = layers.Flatten(name="flatten")(x)
-        x = layers.Dense(self.dense, name="dense")(x)
+        x = LargeDense(self.dense, name="dense")(x)
         x = layers.LeakyReLU(self.slope, name="dense_activation")(x)
         if self.dropout:
             x = layers.Dropout(self.dropout, name="dropout")(x)

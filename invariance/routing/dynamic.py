@@ -69,7 +69,7 @@ def transform_and_route(capsules, weights, iterations: int = 3):
     matrices = ops.reshape(ops.transpose(weights, (1, 0, 3, 2)), (outs, inputs * in_dim, out_dim))
     flat = ops.reshape(capsules, (-1, inputs * in_dim))
     # Without votes all couplings are the same, which saves the first iteration its softmax and a product an output.
-    couplings = ops.full_like(capsules[None, :, :, 0], 1.0 / outs) + ops.zeros((outs, 1, 1), "float32")
+    couplings = ops.repeat(ops.full_like(capsules[None, :, :, 0], 1.0 / outs), outs, axis=0)
     sums = ops.matmul(flat / outs, matrices)  # (out_capsules, batch, out_dim)
     outputs = squash(sums)
     total = outputs

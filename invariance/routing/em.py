@@ -1,0 +1,276 @@
+"""EM routing between matrix capsules.
+
+Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018), procedure 1. Two forms of it are
+offered: the paper's, and that of the program whose results are reproduced, which differs in how assignments are
+weighted and how activations come about (see `Form`).
+
+Votes have the shape (in_capsules, batch, pose, out_capsules) throughout, "batch" standing for images x positions. In
+this order every sum of the routing runs over slices that are contiguous in memory, and the products that make the votes
+(a 4 x 4 matrix times a row of 4 x 4 matrices) write it without a transpose.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from keras import ops
+
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which EM routing.
+
+    Args:
+        iterations: number of M steps.
+        inverse_temperatures: lambda of the activation after each iteration; one number stands for all.
+        logistic: True is the paper's activation, after every iteration logistic(lambda (beta_a - cost)). False is the
+            program's: softmax over the output capsules, of lambda (beta_a - cost) after the last iteration and of the
+            assigned mass sum_i R_ij after the earlier ones.
+        normalised: True is the program's: assignments times input activations are normalised over the output capsules
+            (which all but cancels the activations). False is the paper's: they are not.
+    """
+
+    iterations: int = 2
+    inverse_temperatures: float | tuple[float, ...] = 0.01
+    logistic: bool = False
+    normalised: bool = True
+
+    def __post_init__(self):
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
+            raise ValueError(f"Argument `iterations` must be a positive integer. Received: {self.iterations!r}")
+        values = self.inverse_temperatures
+        values = (values,) * self.iterations if isinstance(values, (int, float)) else tuple(values)
+        if len(values) != self.iterations or not all(0 < value < float("inf") for value in values):
+            raise ValueError(
+                "Argument `inverse_temperatures` must be a positive number, or one for each of the "
+                f"{self.iterations} iterations. Received: {self.inverse_temperatures!r}"
+            )
+        object.__setattr__(self, "inverse_temperatures", values)
+
+    def gain(self, activations):
+        """What an input capsule's assignments are multiplied by; its assignments sum to one."""
+        return activations / (activations + EPSILON) if self.normalised else activations
+
+    def log_activation(self, iteration, mass, variance, beta_v, beta_a):
+        """Logarithm of the output activations after an iteration, (batch, 1, out_capsules).
+
+        Args:
+            iteration: counted from 0.
+            mass: (batch, 1, out_capsules), sum_i R_ij.
+            variance: (batch, pose, out_capsules).
+            beta_v, beta_a: (out_capsules,).
+        """
+        if not self.logistic and iteration < self.iterations - 1:
+            return ops.log_softmax(mass, axis=-1)
+        cost = ops.sum((beta_v + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
+        score = self.inverse_temperatures[iteration] * (beta_a - cost)
+        return ops.log_sigmoid(score) if self.logistic else ops.log_softmax(score, axis=-1)
+
+
+def m_step(votes, weights):
+    """Mean and variance of the votes for each output capsule.
+
+    Args:
+        votes: (in_capsules, batch, pose, out_capsules).
+        weights: assignments times activations, (in_capsules, batch, out_capsules), or 1 at the end for weights that
+            are the same for all outputs.
+
+    Returns:
+        mean (batch, pose, out_capsules), variance + epsilon, the same shape, mass (batch, 1, out_capsules).
+    """
+    weights = ops.expand_dims(weights, 2)
+    mass = _sum_inputs(weights) + EPSILON
+    mean = _sum_inputs(weights * votes) / mass
+    variance = _sum_inputs(weights * ops.square(votes - mean)) / mass + EPSILON
+    return mean, variance, mass + ops.zeros_like(mean[:, :1])
+
+
+def e_step(votes, mean, variance, log_activation):
+    """Assignments of input to output capsules: the posterior of a mixture of axis-aligned Gaussians, in log space.
+
+    Args:
+        votes: (in_capsules, batch, pose, out_capsules).
+        mean, variance: (batch, pose, out_capsules).
+        log_activation: (batch, 1, out_capsules), the logarithm of the mixing proportions.
+
+    Returns:
+        (in_capsules, batch, out_capsules), summing to one over the output capsules.
+    """
+    distances = ops.sum(ops.square(votes - mean) * (0.5 / variance), axis=2)
+    return ops.softmax(_bias(log_activation, variance) - distances, axis=-1)
+
+
+def _bias(log_activation, variance):
+    """What the E step's logits have in common for all inputs, (batch, out_capsules)."""
+    return log_activation[:, 0] - 0.5 * ops.sum(ops.log(variance), axis=1)
+
+
+def route(votes, activations, beta_v, beta_a, form: Form = Form()):
+    """EM routing, operation by operation, the gradient flowing through all iterations.
+
+    Args:
+        votes: (in_capsules, batch, pose, out_capsules).
+        activations: (in_capsules, batch), in [0, 1].
+        beta_v, beta_a: (out_capsules,).
+        form: which EM routing.
+
+    Returns:
+        Poses (batch, pose, out_capsules) and activations (batch, out_capsules).
+    """
+    mean, variance, mass = _moments(votes, form.gain(activations), beta_v, beta_a, form)[-1][1:]
+    return mean, _activation(mass, variance, beta_v, beta_a, form)
+
+
+def route_compiled(votes, activations, beta_v, beta_a, form: Form = Form()):
+    """`route` for TensorFlow with a gradient written by hand, both compiled by XLA: the same numbers to rounding.
+
+    Forward, an iteration reads the votes three times and writes nothing of their size; backward, three times, and the
+    gradient is written once, because it is linear in the votes: all iterations' shares are added up before.
+    """
+    mean, variance, mass = _compiled(form)(votes, form.gain(activations), beta_v, beta_a)
+    return mean, _activation(mass, variance, beta_v, beta_a, form)
+
+
+def _activation(mass, variance, beta_v, beta_a, form):
+    return ops.exp(form.log_activation(form.iterations - 1, mass, variance, beta_v, beta_a))[:, 0]
+
+
+def _moments(votes, gain, beta_v, beta_a, form):
+    """(assignments, mean, variance, mass) of each iteration; the first assignments are None, for 1 / out_capsules."""
+    outputs = votes.shape[-1]
+    iterations = []
+    assignments, weights = None, ops.expand_dims(gain, -1) / outputs
+    for iteration in range(form.iterations):
+        if iteration:
+            _, mean, variance, mass = iterations[-1]
+            log_activation = form.log_activation(iteration - 1, mass, variance, beta_v, beta_a)
+            assignments = e_step(votes, mean, variance, log_activation)
+            weights = assignments * ops.expand_dims(gain, -1)
+        iterations.append((assignments, *m_step(votes, weights)))
+    return iterations
+
+
+@lru_cache
+def _compiled(form):
+    """(votes, gain, beta_v, beta_a) -> mean, variance, mass of the last iteration, with a gradient of its own.
+
+    Each function is compiled for itself: where one's results are the next one's input, they have to be in memory, or
+    XLA computes them anew for each element that they contribute to.
+    """
+    import tensorflow as tf
+
+    def compiled(function):
+        return tf.function(function, jit_compile=True, autograph=False)
+
+    @compiled
+    def weighted_m_step(votes, gain, assignments):
+        weights = gain[:, :, None] / votes.shape[-1] if assignments is None else assignments * gain[:, :, None]
+        return weights, *m_step(votes, weights)
+
+    @compiled
+    def distances(votes, mean, precision):
+        """sum_h precision (V - mean)^2, (in, batch, out)."""
+        return _sum_pose(votes, lambda vote, h: tf.square(vote - mean[:, h]) * precision[:, h])
+
+    @compiled
+    def weights_gradient(votes, mean, first, second, constant):
+        """Of the M step: constant + sum_h (V - mean) first + (V - mean)^2 second, (in, batch, out)."""
+
+        def term(vote, h):
+            away = vote - mean[:, h]
+            return away * (first[:, h] + away * second[:, h])
+
+        return constant + _sum_pose(votes, term)
+
+    @compiled
+    def logits_gradient(d_weights, gain, assignments):
+        """Of the weighting and the softmax."""
+        d_assignments = d_weights * gain[..., None]
+        mean = tf.reduce_sum(d_assignments * assignments, axis=-1, keepdims=True)
+        return assignments * (d_assignments - mean), tf.reduce_sum(d_weights * assignments, axis=-1)
+
+    @compiled
+    def gaussians_gradient(votes, d_logits, mean, variance):
+        """Of the E step's densities with respect to means, variances and mixing proportions."""
+        logits, away = d_logits[:, :, None], votes - mean
+        proportion = _sum_inputs(logits)
+        d_mean = _sum_inputs(logits * away) / variance
+        d_variance = 0.5 * (_sum_inputs(logits * tf.square(away)) / variance - proportion) / variance
+        return d_mean, d_variance, proportion
+
+    def activation_gradient(iteration, mass, variance, beta_v, beta_a, upstream):
+        """Of the activations as mixing proportions: small tensors, left to the tape."""
+        with tf.GradientTape() as tape:
+            small = (mass, variance, beta_v, beta_a)
+            tape.watch(small)
+            log_activation = form.log_activation(iteration, *small)
+        zero = tf.UnconnectedGradients.ZERO
+        return tape.gradient(log_activation, small, upstream, unconnected_gradients=zero)
+
+    @compiled
+    def votes_gradient(votes, factors, products):
+        """votes x slope + offset, summed over products of (in, batch, out) and (batch, pose, out)."""
+        slope = offset = 0.0
+        for factor, (steep, high) in zip(factors, products, strict=True):
+            slope += factor[:, :, None] * steep
+            offset += factor[:, :, None] * high
+        return votes * slope + offset
+
+    @tf.custom_gradient
+    def moments(votes, gain, beta_v, beta_a):
+        iterations, assignments = [], None
+        for iteration in range(form.iterations):
+            if iteration:
+                _, _, mean, variance, mass = iterations[-1]
+                bias = _bias(form.log_activation(iteration - 1, mass, variance, beta_v, beta_a), variance)
+                assignments = tf.nn.softmax(bias - distances(votes, mean, 0.5 / variance))
+            iterations.append((assignments, *weighted_m_step(votes, gain, assignments)))
+
+        def gradient(*upstream):
+            factors, products = [], []
+            d_gain, d_betas = 0.0, (tf.zeros_like(beta_v), tf.zeros_like(beta_a))
+            for iteration in reversed(range(form.iterations)):
+                assignments, weights, mean, variance, mass = iterations[iteration]
+                d_mean, d_variance, d_mass = upstream
+                first, second = d_mean / mass, d_variance / mass
+                constant = d_mass[:, 0] - tf.reduce_sum((variance - EPSILON) * second, axis=1)
+                d_weights = weights_gradient(votes, mean, first, second, constant)
+                factors.append(weights)
+                products.append((2.0 * second, first - 2.0 * second * mean))
+                if assignments is None:
+                    d_gain += tf.reduce_mean(d_weights, axis=-1)
+                    break
+                d_logits, share = logits_gradient(d_weights, gain, assignments)
+                d_gain += share
+                _, _, mean, variance, mass = iterations[iteration - 1]
+                d_mean, d_variance, d_log = gaussians_gradient(votes, d_logits, mean, variance)
+                factors.append(d_logits)
+                products.append((-1.0 / variance, mean / variance))
+                d_mass, more, *betas = activation_gradient(iteration - 1, mass, variance, beta_v, beta_a, d_log)
+                upstream = d_mean, d_variance + more, d_mass
+                d_betas = [total + beta for total, beta in zip(d_betas, betas, strict=True)]
+            return votes_gradient(votes, factors, products), d_gain, *d_betas
+
+        return tuple(iterations[-1][2:]), gradient
+
+    return moments
+
+
+# XLA splits a sum over more than some 32 terms in two and writes the terms to memory in between; sums over fewer are
+# taken as the terms are computed. Hence the slices.
+_SLICE = 24
+
+
+def _sum_inputs(values):
+    """Sum over the input capsules, the first axis."""
+    return sum(ops.sum(values[start : start + _SLICE], axis=0) for start in range(0, values.shape[0], _SLICE))
+
+
+def _sum_pose(votes, term):
+    """Sum over the pose's entries of ``term(votes[:, :, h], h)``, (in_capsules, batch, out_capsules).
+
+    Written out, so that the output capsules, contiguous in memory, are the innermost loop. Only for functions that
+    return it: XLA would compute it anew for each element of whatever else it goes into.
+    """
+    return sum(term(votes[:, :, entry], entry) for entry in range(votes.shape[2]))

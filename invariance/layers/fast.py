@@ -39,6 +39,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
             and self.axis in (-1, 3)
             and self.scale
             and self.center
+            and not self.renorm
             and self.compute_dtype == "float32"
             and not getattr(self, "synchronized", False)
         )

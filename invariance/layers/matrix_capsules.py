@@ -66,8 +66,8 @@ class _Routed(layers.Layer):
             keras.initializers.TruncatedNormal(stddev=1.0) if initializer is None else initializer
         )
 
-    def _add_betas(self):
-        self.beta_v = self.add_weight((self.capsules,), "zeros", name="beta_v", autocast=False)
+    def _add_betas(self, pose=POSE):
+        self.beta_v = self.add_weight((self.capsules, pose), "zeros", name="beta_v", autocast=False)
         self.beta_a = self.add_weight((self.capsules,), "zeros", name="beta_a", autocast=False)
 
     def _route(self, votes_cast, activations):
@@ -275,7 +275,7 @@ class ClassCapsules(_Routed):
         self.kernel = self.add_weight(
             (poses_shape[3], self.capsules, SIDE, SIDE), self.initializer, name="kernel", autocast=False
         )
-        self._add_betas()
+        self._add_betas(POSE + 2)
 
     def call(self, poses, activations):
         poses, activations = ops.cast(poses, "float32"), ops.cast(activations, "float32")

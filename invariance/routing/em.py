@@ -40,7 +40,11 @@ class Form:
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
             raise ValueError(f"Argument `iterations` must be a positive integer. Received: {self.iterations!r}")
         values = self.inverse_temperatures
-        values = (values,) * self.iterations if isinstance(values, (int, float)) else tuple(values)
+        try:
+            each = values if hasattr(values, "__iter__") else (values,) * self.iterations
+            values = tuple(float(value) for value in each)
+        except (TypeError, ValueError):
+            values = ()
         if len(values) != self.iterations or not all(0 < value < float("inf") for value in values):
             raise ValueError(
                 "Argument `inverse_temperatures` must be a positive number, or one for each of the "
@@ -59,11 +63,12 @@ class Form:
             iteration: counted from 0.
             mass: (batch, 1, out_capsules), sum_i R_ij.
             variance: (batch, pose, out_capsules).
-            beta_v, beta_a: (out_capsules,).
+            beta_v: (out_capsules, pose), or (out_capsules,) for one number an output.
+            beta_a: (out_capsules,).
         """
         if not self.logistic and iteration < self.iterations - 1:
             return ops.log_softmax(mass, axis=-1)
-        cost = ops.sum((beta_v + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
+        cost = ops.sum((ops.transpose(beta_v) + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
         score = self.inverse_temperatures[iteration] * (beta_a - cost)
         return ops.log_sigmoid(score) if self.logistic else ops.log_softmax(score, axis=-1)
 
@@ -112,7 +117,8 @@ def route(votes, activations, beta_v, beta_a, form: Form = Form()):
     Args:
         votes: (in_capsules, batch, pose, out_capsules).
         activations: (in_capsules, batch), in [0, 1].
-        beta_v, beta_a: (out_capsules,).
+        beta_v: (out_capsules, pose), or (out_capsules,) for one number an output.
+        beta_a: (out_capsules,).
         form: which EM routing.
 
     Returns:

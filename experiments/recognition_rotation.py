@@ -89,7 +89,7 @@ CAPSULE_STANDARD = replace(
 )
 CAPSULE_QUICK = replace(
     CAPSULE_STANDARD,
-    steps=2 * CAPSULE_EPOCH,
+    steps=3 * CAPSULE_EPOCH // 2,
     warmup_steps=100,
     steps_per_epoch=120,
     grid_spacing=15,

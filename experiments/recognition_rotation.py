@@ -44,7 +44,7 @@ PAPER = Budget(300 * EPOCH, 128, EPOCH, 1e-4, decay_rate=0.9, decay_steps=10_000
 # double softmax leaves whole classes unlearned for long. The plain networks learn more slowly; theirs are longer.
 STANDARD = replace(PAPER, steps=30 * EPOCH, learning_rate=4e-4, decay_rate=1.0, decay_steps=1, warmup_steps=EPOCH // 2)
 QUICK = replace(STANDARD, steps=5 * EPOCH // 2, steps_per_epoch=94, grid_spacing=15, images_per_class=250)
-LONGER = {"standard": replace(STANDARD, steps=36 * EPOCH), "quick": replace(QUICK, steps=4 * EPOCH)}
+LONGER = {"standard": replace(STANDARD, steps=36 * EPOCH), "quick": replace(QUICK, steps=9 * EPOCH // 2)}
 # With 30 epochs cnn_bn_00 stops at .985 and is still learning.
 LONGEST = {"standard": replace(STANDARD, steps=40 * EPOCH)}
 SMOKE = replace(
@@ -89,7 +89,7 @@ CAPSULE_STANDARD = replace(
 )
 CAPSULE_QUICK = replace(
     CAPSULE_STANDARD,
-    steps=3 * CAPSULE_EPOCH // 2,
+    steps=720,
     warmup_steps=100,
     steps_per_epoch=120,
     grid_spacing=15,

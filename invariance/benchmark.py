@@ -16,7 +16,6 @@ from invariance.results import write_json
 from invariance.running import PRECISIONS, import_tensorflow, provenance
 
 BATCH = 128
-NETWORKS = ("cnn_bn_00", "capsnet_dr", "capsnet_em")
 EVALUATION_BATCH = 512
 
 
@@ -54,10 +53,10 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
             add(name, precision, _measure(work, images, flops, peaks[precision], seconds))
     rates = {(row["name"], row["precision"]): row for row in rows}
     ratios = {}
-    for name in NETWORKS:
-        step = rates.get((f"{name} training step", "float32"))
-        if not step:
+    for name, precision in list(rates):
+        if precision != "float32" or not name.endswith(" training step"):
             continue
+        step, name = rates[name, precision], name.removesuffix(" training step")
         half = rates.get((f"{name} training step", "bfloat16"))
         if half:
             ratios[f"{name} training step, bfloat16 / float32"] = half["images_per_second"] / step["images_per_second"]

@@ -157,34 +157,26 @@ def proportions(predictions: Predictions, protocol: Recognition) -> dict:
         network that reconstructs, "reconstruction": {"mse_test", "mse_in", "mse_out", "mse_inv"}, mean squared errors
         over the same images and angles (None where there are none)
     """
-    accuracy = dict(zip(predictions.classes, predictions.accuracy, strict=True))
-    errors = predictions.errors
-    if errors is not None:
-        errors = dict(zip(predictions.classes, errors, strict=True))
     images = dict(zip(predictions.classes, predictions.images.tolist(), strict=True))
     result = {"chance": 1 / len(predictions.classes), "images": {}, "interval": {}}
-    if errors is not None:
-        result["reconstruction"] = {}
+    reconstruction = {}
     for metric, ranges in _ranges(protocol, predictions.classes).items():
+        error = "mse" + metric.removeprefix("p")
         total = sum(images[label] for label in ranges)
         result["images"][metric] = total
         if not total:
-            result[metric] = result["interval"][metric] = None
-            if errors is not None:
-                result["reconstruction"]["mse" + metric.removeprefix("p")] = None
+            result[metric] = result["interval"][metric] = reconstruction[error] = None
             continue
-
-        def mean(values, ranges=ranges, total=total):
-            sums = (
-                images[label] * float(values[label] @ cell_weights(predictions.angles, pairs, 360.0))
-                for label, pairs in ranges.items()
-            )
-            return sum(sums) / total
-
-        result[metric] = min(1.0, mean(accuracy))
-        if errors is not None:
-            result["reconstruction"]["mse" + metric.removeprefix("p")] = mean(errors)
+        weights = np.zeros((len(predictions.classes), len(predictions.angles)))
+        for label, pairs in ranges.items():
+            cells = np.asarray(cell_weights(predictions.angles, pairs, 360.0))
+            weights[predictions.classes.index(label)] = images[label] / total * cells
+        result[metric] = min(1.0, float(np.sum(weights * predictions.accuracy)))
         result["interval"][metric] = list(wilson(result[metric], total))
+        if predictions.errors is not None:
+            reconstruction[error] = float(np.sum(weights * predictions.errors))
+    if predictions.errors is not None:
+        result["reconstruction"] = reconstruction
     return result
 
 

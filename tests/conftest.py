@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import invariance  # noqa: F401  (before TensorFlow, whose kernels it chooses, whichever test file is first)
@@ -18,3 +19,24 @@ def mnist_folder() -> Path:
     if os.environ.get("INVARIANCE_REQUIRE_MNIST"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def bfloat16():
+    """The precision policy mixed_bfloat16, for one test."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """32 real digits, doubled in size and with a border: images (32, 20, 20, 1) in [0, 1], and labels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.kron(images[:32].reshape(-1, 8, 8) / 16, np.ones((2, 2)))
+    return np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype("float32"), labels[:32]

@@ -17,14 +17,6 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-@pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def one_line(error, *texts):
     assert "\n" not in str(error.value)
     for text in texts:

@@ -62,14 +62,6 @@ def of_kind(model, kind):
     return [layer for layer in model.layers if isinstance(layer, kind)]
 
 
-@pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def test_all_eleven_networks_are_there():
     assert {name for name, entry in MODELS.items() if isinstance(entry.model, CNN)} == set(EXPECTED)
 

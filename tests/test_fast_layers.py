@@ -18,14 +18,6 @@ def noise(*shape, seed=0):
 
 
 @pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
-@pytest.fixture
 def fused(monkeypatch):
     """Counts the calls of the fused kernel."""
     calls, kernel = [], tf.compat.v1.nn.fused_batch_norm

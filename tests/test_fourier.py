@@ -114,14 +114,6 @@ def calls(monkeypatch):
     return shapes
 
 
-@pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 def compiled(layer, mode="graph"):
     return layer if mode == "eager" else tf.function(layer, jit_compile=mode == "xla")
 

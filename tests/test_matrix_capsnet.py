@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.datasets import load_digits
 
 # Trainings that stop at a given step, as of the other networks.
 from test_training import Crash, crash, stop_after
@@ -32,22 +31,6 @@ SHAPE, CLASSES = (20, 20, 1), 10
 
 # Float32 means of thousands of numbers of size one, by two ways.
 ROUNDING = 1e-5
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """32 real digits, doubled in size and with a border: images in [0, 1], and labels."""
-    images, labels = load_digits(return_X_y=True)
-    images = np.kron(images[:32].reshape(-1, 8, 8) / 16, np.ones((2, 2)))
-    return np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype("float32"), labels[:32]
-
-
-@pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
 
 
 def small(seed=0, learning_rate=3e-3, **changes):

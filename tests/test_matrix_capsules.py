@@ -51,14 +51,6 @@ def assert_close(found, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=ROUNDING)
 
 
-@pytest.fixture
-def bfloat16():
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(policy)
-
-
 # Patches and votes
 
 

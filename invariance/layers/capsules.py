@@ -25,10 +25,10 @@ class PrimaryCapsules(layers.Layer):
 
     def __init__(self, channels, dimension, kernel_size=9, strides=2, **kwargs):
         super().__init__(**kwargs)
-        self.channels = _positive("channels", channels)
-        self.dimension = _positive("dimension", dimension)
-        self.kernel_size = _positive("kernel_size", kernel_size)
-        self.strides = _positive("strides", strides)
+        self.channels = dynamic.positive("channels", channels)
+        self.dimension = dynamic.positive("dimension", dimension)
+        self.kernel_size = dynamic.positive("kernel_size", kernel_size)
+        self.strides = dynamic.positive("strides", strides)
         self.convolution = FourierConv2D(
             channels * dimension, kernel_size, strides, "valid", dtype=self.dtype_policy, name="convolution"
         )
@@ -82,9 +82,9 @@ class RoutedCapsules(layers.Layer):
     def __init__(self, capsules, dimension, iterations=3, initializer="glorot_uniform", **kwargs):
         # Neither inputs nor weights are cast to a lower precision.
         super().__init__(**{"autocast": False, **kwargs})
-        self.capsules = _positive("capsules", capsules)
-        self.dimension = _positive("dimension", dimension)
-        self.iterations = _positive("iterations", iterations)
+        self.capsules = dynamic.positive("capsules", capsules)
+        self.dimension = dynamic.positive("dimension", dimension)
+        self.iterations = dynamic.positive("iterations", iterations)
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, input_shape):
@@ -162,9 +162,3 @@ class Mask(layers.Layer):
 
     def compute_output_spec(self, capsules, scores, labels=None):
         return keras.KerasTensor(self.compute_output_shape(capsules.shape), capsules.dtype)
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"Argument `{name}` must be a positive integer. Received: {name}={value!r}")
-    return value

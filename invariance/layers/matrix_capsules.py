@@ -5,13 +5,14 @@ Poses have the shape (batch, height, width, capsules, 4, 4), activations (batch,
 Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018).
 """
 
+from dataclasses import asdict
 from functools import lru_cache
 
 import keras
 from keras import layers, ops
 
-from invariance.layers.capsules import _positive
 from invariance.routing import em
+from invariance.routing.dynamic import positive
 
 SIDE = 4
 POSE = SIDE * SIDE
@@ -60,7 +61,7 @@ class _Routed(layers.Layer):
 
     def __init__(self, capsules, form=None, initializer=None, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})
-        self.capsules = _positive("capsules", capsules)
+        self.capsules = positive("capsules", capsules)
         self.form = em.Form() if form is None else em.Form(**form) if isinstance(form, dict) else form
         self.initializer = keras.initializers.get(
             keras.initializers.TruncatedNormal(stddev=1.0) if initializer is None else initializer
@@ -76,14 +77,13 @@ class _Routed(layers.Layer):
         return (em.route_compiled if compiled else em.route)(votes_cast, activations, *betas, self.form)
 
     def get_config(self):
-        form = {
-            "iterations": self.form.iterations,
-            "inverse_temperatures": list(self.form.inverse_temperatures),
-            "logistic": self.form.logistic,
-            "normalised": self.form.normalised,
-        }
         initializer = keras.initializers.serialize(self.initializer)
-        return {**super().get_config(), "capsules": self.capsules, "form": form, "initializer": initializer}
+        return {
+            **super().get_config(),
+            "capsules": self.capsules,
+            "form": asdict(self.form),
+            "initializer": initializer,
+        }
 
 
 def _tensor(variable):
@@ -143,7 +143,7 @@ class PrimaryMatrixCapsules(layers.Layer):
 
     def __init__(self, capsules, bias_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
-        self.capsules = _positive("capsules", capsules)
+        self.capsules = positive("capsules", capsules)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         arguments = {"bias_initializer": self.bias_initializer, "dtype": self.dtype_policy}
         self.poses = layers.Conv2D(self.capsules * POSE, 1, name="poses", **arguments)
@@ -186,8 +186,8 @@ class ConvolutionalCapsules(_Routed):
 
     def __init__(self, capsules, kernel_size=3, strides=1, form=None, initializer=None, **kwargs):
         super().__init__(capsules, form, initializer, **kwargs)
-        self.kernel_size = _positive("kernel_size", kernel_size)
-        self.strides = _positive("strides", strides)
+        self.kernel_size = positive("kernel_size", kernel_size)
+        self.strides = positive("strides", strides)
 
     def build(self, poses_shape, activations_shape=None):
         if len(poses_shape) != 6 or min(poses_shape[1:3]) < self.kernel_size:

@@ -36,7 +36,7 @@ def route(votes, iterations: int = 3):
         Output capsules (batch, out_capsules, out_dim), and the coupling coefficients of the last iteration
         (batch, in_capsules, out_capsules), which sum to one over the output capsules. Both are at least float32.
     """
-    _check(iterations)
+    positive("iterations", iterations)
     votes = _float32(votes)
     logits = ops.zeros_like(votes[..., 0])
     for iteration in range(iterations):
@@ -62,7 +62,7 @@ def transform_and_route(capsules, weights, iterations: int = 3):
     Returns:
         As `route`.
     """
-    _check(iterations)
+    positive("iterations", iterations)
     capsules, weights = _float32(capsules), _float32(weights)
     inputs, outs, out_dim, in_dim = weights.shape
     # (out_capsules, in_capsules * in_dim, out_dim)
@@ -83,9 +83,11 @@ def transform_and_route(capsules, weights, iterations: int = 3):
     return ops.transpose(outputs, (1, 0, 2)), ops.transpose(couplings, (1, 2, 0))
 
 
-def _check(iterations):
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"Argument `iterations` must be a positive integer. Received: iterations={iterations!r}")
+def positive(name, value):
+    """``value`` if it is a positive integer; otherwise raises a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"Argument `{name}` must be a positive integer. Received: {name}={value!r}")
+    return value
 
 
 def _float32(tensor):

@@ -124,7 +124,12 @@ def route(votes, activations, beta_v, beta_a, form: Form = Form()):
     Returns:
         Poses (batch, pose, out_capsules) and activations (batch, out_capsules).
     """
-    mean, variance, mass = _moments(votes, form.gain(activations), beta_v, beta_a, form)[-1][1:]
+    gain = ops.expand_dims(form.gain(activations), -1)
+    # The first assignments are the same for all outputs.
+    mean, variance, mass = m_step(votes, gain / votes.shape[-1])
+    for iteration in range(1, form.iterations):
+        log_activation = form.log_activation(iteration - 1, mass, variance, beta_v, beta_a)
+        mean, variance, mass = m_step(votes, e_step(votes, mean, variance, log_activation) * gain)
     return mean, _activation(mass, variance, beta_v, beta_a, form)
 
 
@@ -140,21 +145,6 @@ def route_compiled(votes, activations, beta_v, beta_a, form: Form = Form()):
 
 def _activation(mass, variance, beta_v, beta_a, form):
     return ops.exp(form.log_activation(form.iterations - 1, mass, variance, beta_v, beta_a))[:, 0]
-
-
-def _moments(votes, gain, beta_v, beta_a, form):
-    """(assignments, mean, variance, mass) of each iteration; the first assignments are None, for 1 / out_capsules."""
-    outputs = votes.shape[-1]
-    iterations = []
-    assignments, weights = None, ops.expand_dims(gain, -1) / outputs
-    for iteration in range(form.iterations):
-        if iteration:
-            _, mean, variance, mass = iterations[-1]
-            log_activation = form.log_activation(iteration - 1, mass, variance, beta_v, beta_a)
-            assignments = e_step(votes, mean, variance, log_activation)
-            weights = assignments * ops.expand_dims(gain, -1)
-        iterations.append((assignments, *m_step(votes, weights)))
-    return iterations
 
 
 @lru_cache

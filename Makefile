@@ -14,12 +14,14 @@ READY := .venv/.ready
 LINT  := .venv/.ready-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help recognition-rotation recognition-upright report bench test test-slow lint format clean
+.PHONY: help recognition-rotation recognition-upright generation-rotation generation-shift report bench test test-slow lint format clean
 
 help:
 	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
 	@echo
 	@echo "  make recognition-rotation  train on turned digits, measure, print our table beside the published one"
+	@echo "  make generation-rotation   train autoencoders that draw a digit turned by a given angle; the same tables"
+	@echo "  make generation-shift      the same for shifted digits"
 	@echo "  make recognition-upright   the capsule networks on digits that are not turned"
 	@echo "  make report                the tables of all runs there are"
 	@echo "  make bench                 speed, as shares of this machine's matrix-product peak"
@@ -44,7 +46,7 @@ $(LINT): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lint]'
 	@touch $@
 
-recognition-rotation recognition-upright: $(READY)
+recognition-rotation recognition-upright generation-rotation generation-shift: $(READY)
 	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
 	    --runs '$(RUNS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
 

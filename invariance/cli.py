@@ -12,7 +12,7 @@ from pathlib import Path
 
 from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import duration
-from invariance.protocol import PROFILES, Entry, Experiment
+from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
 from invariance.results import RunFolder, find, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
@@ -51,6 +51,8 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--restricted", metavar="LABEL,...", help="other restricted classes")
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none)")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
+    add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
+    add("--grid", metavar="SPACING|full", help="degrees or pixels between the evaluation's points; full: as published")
     add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the angles, as published")
     add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
     add("--overwrite", action="store_true", help="run anew what has been run")
@@ -89,17 +91,35 @@ def _run_experiment(experiment, argv):
     seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
     entries = _entries(experiment, arguments.models, arguments.corrected)
+    if arguments.set:
+        entries = _with_arguments(entries, arguments.set)
+    if arguments.grid:
+        entries = _with_grid(entries, arguments.profile, experiment.protocol, arguments.grid)
     if arguments.tensorboard:
         require_extra("tensorboard", "--tensorboard")
-    protocol = _protocol(experiment.protocol, arguments.restricted, arguments.excluded)
+    protocols = {
+        name: _protocol(entry.protocol or experiment.protocol, arguments.restricted, arguments.excluded)
+        for name, entry in entries.items()
+    }
 
     def say(text):
         if not arguments.quiet:
             print(text, flush=True)
 
     def configs_on(dataset):
+        curves = experiment.published_curves if dataset == experiment.published_on else {}
         return [
-            RunConfig(experiment.name, arguments.profile, name, entry, protocol, dataset, seed, arguments.precision)
+            RunConfig(
+                experiment.name,
+                arguments.profile,
+                name,
+                entry,
+                protocols[name],
+                dataset,
+                seed,
+                arguments.precision,
+                curves.get(name, {}),
+            )
             for name, entry in entries.items()
         ]
 
@@ -260,6 +280,79 @@ def _entries(experiment, names, corrected) -> dict[str, Entry]:
     return entries
 
 
+def _with_arguments(entries, text) -> dict[str, Entry]:
+    """The entries with other arguments of their models, under names that say so."""
+    changed = {}
+    for name, entry in entries.items():
+        values = {}
+        for part in text.split(","):
+            argument, equals, value = (piece.strip() for piece in part.partition("="))
+            fields = (
+                {
+                    field.name: getattr(entry.model, field.name)
+                    for field in dataclasses.fields(entry.model)
+                    if isinstance(getattr(entry.model, field.name), (int, float, str, type(None)))
+                }
+                if dataclasses.is_dataclass(entry.model)
+                else {}
+            )
+            if not equals or argument not in fields:
+                known = ", ".join(f"{key}={value}" for key, value in fields.items()) or "none"
+                raise UserError(
+                    f"--set: ARGUMENT=VALUE is needed, of the arguments of {name} ({known}); it is {part!r}"
+                )
+            values[argument] = _like(f"--set {argument}", value, fields[argument])
+        try:
+            changed[f"{name}+{'+'.join(f'{key}={value}' for key, value in values.items())}"] = dataclasses.replace(
+                entry,
+                model=dataclasses.replace(entry.model, **values),
+                variants={key: dataclasses.replace(model, **values) for key, model in entry.variants.items()},
+            )
+        except ValueError as error:
+            raise UserError(f"--set: {error}") from error
+    return changed
+
+
+def _like(option, text, example):
+    """Text as a value of the same type as an example."""
+    kind = type(example)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if example is None or kind is str:
+            return None if text.lower() == "none" else text
+        return kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"{option}: a value like {example} is needed; it is {text!r}") from None
+
+
+def _with_grid(entries, profile, protocol, text) -> dict[str, Entry]:
+    """The entries with another grid of the evaluation."""
+    spacing = _spacing("--grid", text, protocol)
+    return {
+        name: dataclasses.replace(
+            entry,
+            budgets={**entry.budgets, profile: dataclasses.replace(entry.budgets[profile], grid_spacing=spacing)},
+        )
+        for name, entry in entries.items()
+    }
+
+
+def _spacing(option, text, protocol) -> float | None:
+    """The distance between points of a grid; None for the published grid."""
+    drawing = isinstance(protocol, Generation)
+    if drawing and text == "full":
+        return None
+    try:
+        spacing = float(text)
+        if not 0 < spacing <= 180 or abs(360 / spacing - round(360 / spacing)) > 1e-9:
+            raise ValueError
+    except ValueError:
+        also = " or full" if drawing else ""
+        raise UserError(f"{option}: a divisor of 360{also} is needed; it is {text!r}") from None
+    return spacing
+
+
 def _protocol(protocol, restricted, excluded):
     try:
         if excluded is not None:
@@ -284,17 +377,22 @@ def _forecast(configs, runs, overwrite, say):
     total = 0.0
     for config in pending:
         budget = config.entry.budgets[config.profile]
+        protocol = config.protocol
         if text := "; ".join(config.entry.departures(config.profile)):
             departures.setdefault(text, []).append(config.model)
         model = config.entry.model_for(config.profile)
         if total is not None and hasattr(model, "training_flops"):
             peak = peak or _matrix_peak()
             # MNIST's size; other data change the forecast, not the run.
-            shape, classes = (28, 28, 1), 10 - len(config.protocol.excluded)
-            training = model.training_flops(shape, classes) * budget.steps * budget.batch_size / _TRAINING_SHARE
+            classes = 10 - len(protocol.excluded)
+            sizes = protocol.arguments((28, 28, 1), range(classes))
+            training = model.training_flops(*sizes) * budget.steps * budget.batch_size / _TRAINING_SHARE
             images = classes * min(1000, budget.images_per_class or 1000)
-            angles = len(config.protocol.single_angles) or 360 / budget.grid_spacing
-            evaluation = model.flops(shape, classes) * images * angles / _EVALUATION_SHARE
+            if isinstance(protocol, Generation):
+                points, once = len(protocol.grid(budget.grid_spacing)), model.decoder_flops(*sizes[1:])
+            else:
+                points, once = len(protocol.single_angles) or 360 / budget.grid_spacing, model.flops(*sizes)
+            evaluation = once * images * points / _EVALUATION_SHARE
             total += (training + evaluation) / peak / getattr(model, "speed_up", 1.0) + _START_SECONDS
         else:
             total = None
@@ -339,7 +437,9 @@ def _main(argv):
     evaluate.add_argument(
         "--redraws", default="0", metavar="N", help="the published estimator: N drawings of the angles"
     )
-    evaluate.add_argument("--grid-spacing", default="5", metavar="DEGREES", help="default: %(default)s")
+    evaluate.add_argument(
+        "--grid-spacing", metavar="DEGREES|full", help="default: 5 for recognition; the published grid for drawn images"
+    )
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
     bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
     bench.add_argument("--json", default="bench.json", metavar="FILE", help="default: %(default)s")
@@ -404,14 +504,14 @@ def _evaluate(arguments):
     if not folder.done:
         raise UserError(f"{folder.path} is not the folder of a finished run")
     try:
-        spacing = float(arguments.grid_spacing)
-        if not 0 < spacing <= 180 or abs(360 / spacing - round(360 / spacing)) > 1e-9:
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--grid-spacing: a divisor of 360 is needed; it is {arguments.grid_spacing!r}") from None
+        protocol = protocol_from_json(folder.json("config.json")["protocol"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
+    usual = "5" if isinstance(protocol, Recognition) else "full"
+    spacing = _spacing("--grid-spacing", arguments.grid_spacing or usual, protocol)
     from invariance import running
 
-    return running.evaluate_again(folder, spacing, redraws, arguments.dataset)
+    return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset)
 
 
 def _bench(arguments):

@@ -193,6 +193,183 @@ def dimensions(drawn, offsets, title):
     return figure
 
 
+def error_by_parameter(errors, protocol, digit, title, published=None):
+    """Mean squared error of drawn images against angle or shift, a line a digit, on a logarithmic scale.
+
+    The training range of the restricted digits is shaded. Points at which the target is not blurred by interpolation
+    stand apart from the lines. Baselines are those of ``digit``; published values are dots.
+
+    Args:
+        errors: `generation.Errors`.
+        protocol: gives the ranges.
+        digit: whose baselines are drawn.
+        title: over the axes.
+        published: digit -> {parameter: value}.
+    """
+    figure, axes = plt.subplots(figsize=(9, 5.4))
+    angle = protocol.parameter == "angle"
+    # Shifts are whole pixels: an interval (-5, 5) holds -5, ..., 4.
+    cut = _signed if angle else lambda pairs: [(low, high - 1) for low, high in pairs]
+    some = protocol.restricted or errors.classes[:1]
+    names = ", ".join(map(str, protocol.restricted)) or "all digits"
+    for number, (low, high) in enumerate(sorted({span for label in some for span in cut(protocol.ranges.of(label))})):
+        axes.axvspan(low, high, color="#FBEBD3", zorder=0, label=f"training range of {names}" if number == 0 else None)
+    blurred = ~np.isin(errors.points, protocol.unblurred)
+    free, strong = 0, iter(_STRONG)
+    emphasised = {label: next(strong) for label in (protocol.restricted or (digit,))[: len(_STRONG)]}
+    for label, line in zip(errors.classes, errors.errors, strict=True):
+        if label in emphasised:
+            style = {"color": emphasised[label], "lw": 2.2, "zorder": 3}
+        else:
+            style = {"color": _FREE, "lw": 1.1, "ls": _DASHES[free % len(_DASHES)]}
+            free += 1
+        axes.plot(errors.points[blurred], line[blurred], label=str(label), **style)
+        colour = {"color": style["color"], "zorder": style.get("zorder", 2)}
+        axes.plot(errors.points[~blurred], line[~blurred], ls="none", marker="x", ms=4, **colour)
+    row = errors.classes.index(digit)
+    for number, (name, values) in enumerate(errors.baselines.items()):
+        axes.plot(
+            errors.points[blurred],
+            values[row, blurred],
+            color="black",
+            lw=0.9,
+            ls=_DASHES[number + 1],
+            label=f"{digit}: {name}",
+        )
+    for number, (label, points) in enumerate(sorted((published or {}).items())):
+        colour = emphasised.get(label, _FREE)
+        legend = "published (article)" if number == 0 else None
+        axes.plot(
+            list(points),
+            list(points.values()),
+            ls="none",
+            marker="o",
+            ms=5,
+            mfc="none",
+            mec=colour,
+            label=legend,
+            zorder=4,
+        )
+    if not blurred.all():
+        axes.plot([], [], ls="none", marker="x", color="black", ms=4, label="not blurred (left out)")
+    axes.set(
+        yscale="log",
+        xlabel=f"{protocol.parameter}, {protocol.unit}" + ("" if angle else " (dy = dx)"),
+        ylabel="mean squared error, pixels in [-1, 1]",
+        title=title,
+    )
+    if angle:
+        axes.set(xlim=(-180, 180), xticks=range(-180, 181, 45))
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def pairs(expected, drawn, labels, points, protocol, title):
+    """Expected images above drawn ones, a column a parameter, two rows a digit; trained parameters are framed.
+
+    Args:
+        expected: (points, digits, height, width, channels), in [-1, 1].
+        drawn: the same shape.
+        labels: of the digits.
+        points: of the parameter.
+    """
+    digits = len(labels)
+    figure, panels = _sheet(2 * digits, len(points))
+    for row, label in enumerate(labels):
+        for column, point in enumerate(points):
+            trained = _trained(protocol, label, point)
+            for line, image in ((2 * row, expected[column, row]), (2 * row + 1, drawn[column, row])):
+                panel = panels[line, column]
+                _image(panel, (np.asarray(image) + 1) / 2)
+                for spine in panel.spines.values():
+                    spine.set(color="#E69F00" if trained else "white", linewidth=1.2)
+            if row == 0:
+                panels[0, column].set_title(f"{point:g}", fontsize=7, pad=2)
+        panels[2 * row, 0].set_ylabel(str(label), rotation=0, fontsize=10, labelpad=10, va="center")
+    figure.suptitle(f"{title}; framed: shown in training ({protocol.parameter}, {protocol.unit})", fontsize=10)
+    return figure
+
+
+def samples(drawn, points, protocol, title):
+    """Images drawn from codes, a row a code and a column a parameter.
+
+    Args:
+        drawn: (codes, points, height, width, channels), in [-1, 1].
+        points: of the parameter.
+    """
+    figure, panels = _sheet(*drawn.shape[:2])
+    for row, images in enumerate(drawn):
+        for column, image in enumerate(images):
+            _image(panels[row, column], (image + 1) / 2)
+            if row == 0:
+                panels[row, column].set_title(f"{points[column]:g}", fontsize=7, pad=2)
+    figure.suptitle(f"{title} ({protocol.parameter}, {protocol.unit})", fontsize=10)
+    return figure
+
+
+def error_map(errors, shifts, pairs, title):
+    """Mean squared error over (dy, dx); the training range is framed.
+
+    Args:
+        errors: (shifts, shifts), rows dy.
+        shifts: pixels.
+        pairs: the training range, of which the outermost ends are drawn.
+    """
+    figure, axes = plt.subplots(figsize=(6.2, 5.2))
+    half = (shifts[1] - shifts[0]) / 2
+    extent = (shifts[0] - half, shifts[-1] + half, shifts[-1] + half, shifts[0] - half)
+    image = axes.imshow(errors, extent=extent, cmap="viridis", vmin=0)
+    low, high = pairs[0][0] - 0.5, pairs[-1][1] - 0.5
+    axes.add_patch(plt.Rectangle((low, low), high - low, high - low, fill=False, ec="#E69F00", lw=2))
+    axes.set(xlabel="dx, pixels (positive: right)", ylabel="dy, pixels (positive: down)", title=title)
+    figure.colorbar(image, label="mean squared error, pixels in [-1, 1]")
+    return figure
+
+
+def animation(expected, drawn, pairs, points, parameter, path):
+    """Writes an animated GIF: expected image left, drawn image right; a bar below while the parameter was trained.
+
+    Args:
+        expected: (frames, height, width, channels), in [-1, 1].
+        drawn: the same shape.
+        pairs: the training range.
+        points: (frames,) of the parameter.
+        parameter: "angle" or "shift".
+        path: of the file.
+    """
+    from PIL import Image
+
+    frames = []
+    for left, right, point in zip(expected, drawn, points, strict=True):
+        gap = -np.ones((left.shape[0], 2, left.shape[2]))
+        frame = np.concatenate([left, gap, right], axis=1)
+        bar = np.full((2, *frame.shape[1:]), 1.0 if _in_range(point, pairs, parameter) else -1.0)
+        grey = np.clip((np.concatenate([frame, bar]).mean(axis=-1) + 1) * 127.5, 0, 255).astype("uint8")
+        frames.append(Image.fromarray(grey).resize((grey.shape[1] * 4, grey.shape[0] * 4), Image.Resampling.NEAREST))
+    with replacing(path) as partial:
+        frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+
+def _trained(protocol, label, point):
+    return _in_range(point, protocol.ranges.of(label), protocol.parameter)
+
+
+def _in_range(point, pairs, parameter):
+    turns = (-360, 0, 360) if parameter == "angle" else (0,)
+    return any(low <= point + turn < high or low == high == point + turn for low, high in pairs for turn in turns)
+
+
+def _sheet(rows, columns):
+    """A figure of small panels without ticks."""
+    height = rows * 0.66 + 0.8
+    figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.62 + 0.5, height), squeeze=False)
+    for panel in panels.flat:
+        panel.set(xticks=[], yticks=[])
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.01, top=1 - 0.75 / height, wspace=0.06, hspace=0.06)
+    return figure, panels
+
+
 def _image(panel, image):
     image = np.asarray(image)
     panel.imshow(image[..., 0] if image.shape[-1] not in (3, 4) else image, cmap="gray", vmin=0, vmax=1)

@@ -111,3 +111,36 @@ class SpreadLoss(keras.losses.Loss):
     def get_config(self):
         arguments = {name: getattr(self, name) for name in ("start", "stop", "increase", "steps")}
         return {**super().get_config(), **arguments}
+
+
+def gradient_penalty(critic, real, fake, mixing, per_sample=True):
+    """How far the critic's slope is from one between two batches: mean of (|grad critic(x)| - 1)^2.
+
+    Args:
+        critic: (n, dimension) -> (n, 1), differentiable twice.
+        real: (batch, dimension).
+        fake: (batch, dimension).
+        mixing: (batch,) numbers in [0, 1]: x = fake + mixing * (real - fake).
+        per_sample: True for the penalty of the paper, a norm for each x. False for that of the original program, whose
+            mixing coefficients had the wrong shape: each of them mixes all pairs, and one norm is taken over the
+            gradients at all batch * batch points together. That costs batch times the work.
+
+    Returns:
+        A scalar, differentiable in the critic's weights. TensorFlow only.
+
+    Reference: Gulrajani et al., "Improved Training of Wasserstein GANs" (2017), eq. 3.
+    """
+    import tensorflow as tf
+
+    if per_sample:
+        points = fake + mixing[:, None] * (real - fake)
+    else:
+        points = fake[None] + mixing[:, None, None] * (real - fake)[None]
+        points = ops.reshape(points, (-1, fake.shape[-1]))
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        scores = critic(points)
+    squares = ops.square(tape.gradient(scores, points))
+    # The gradient of a norm is not finite at zero.
+    norms = ops.sqrt(ops.sum(squares, axis=-1 if per_sample else None) + 1e-12)
+    return ops.mean(ops.square(norms - 1.0))

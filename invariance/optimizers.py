@@ -32,3 +32,32 @@ class CompiledUpdate:
 @keras.saving.register_keras_serializable(package="invariance")
 class Adam(CompiledUpdate, keras.optimizers.Adam):
     """`keras.optimizers.Adam` with a compiled update. Kingma and Ba 2015, algorithm 1."""
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class RMSProp(CompiledUpdate, keras.optimizers.RMSprop):
+    """RMSProp as TensorFlow 1 had it, with a compiled update: w -= rate * g / sqrt(v + epsilon), v = E[g^2].
+
+    It differs from Keras' in that the running averages v begin at one, not at zero: the first hundred steps or so are
+    smaller than those that follow, not larger. TensorFlow 1's decay was .9 and its epsilon 1e-10.
+
+    Args:
+        learning_rate: a float or a Keras schedule.
+        rho: decay of the running averages.
+        epsilon: added to them.
+        initial_accumulator: what they begin with; 0.0 makes it Keras' own RMSprop.
+    """
+
+    def __init__(self, learning_rate=1e-3, rho=0.9, epsilon=1e-10, initial_accumulator=1.0, **kwargs):
+        super().__init__(learning_rate, rho=rho, epsilon=epsilon, **kwargs)
+        self.initial_accumulator = initial_accumulator
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        for velocity in self._velocities:
+            velocity.assign(keras.ops.full(velocity.shape, self.initial_accumulator, velocity.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "initial_accumulator": self.initial_accumulator}

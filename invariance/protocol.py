@@ -32,12 +32,9 @@ class Recognition:
     inverted: Intervals = ((135.0, 225.0),)
 
     def __post_init__(self):
-        object.__setattr__(self, "excluded", tuple(sorted({int(label) for label in self.excluded})))
+        object.__setattr__(self, "excluded", _excluded(self.excluded, self.ranges))
         for name in ("inside", "outside", "inverted"):
             object.__setattr__(self, name, intervals(getattr(self, name), name))
-        both = sorted(set(self.excluded) & set(self.ranges.restricted))
-        if both:
-            raise ValueError(f"Classes cannot be both excluded and restricted. Received: {both}")
 
     @property
     def restricted(self) -> tuple[int, ...]:
@@ -57,14 +54,11 @@ class Recognition:
         Raises:
             ValueError: if a restricted class is not among the labels, or fewer than two classes remain.
         """
-        present = sorted({int(label) for label in labels})
-        missing = [label for label in self.restricted if label not in present]
-        if missing:
-            raise ValueError(f"restricted classes {missing} are not in the data, which has the classes {present}")
-        remaining = tuple(label for label in present if label not in self.excluded)
-        if len(remaining) < 2:
-            raise ValueError(f"at least two classes must remain, of {present} there remain {list(remaining)}")
-        return remaining
+        return _remaining(labels, self.restricted, self.excluded)
+
+    def arguments(self, image_shape, classes) -> tuple:
+        """What a model's callable is given before the learning rate: (image_shape, number of classes)."""
+        return tuple(image_shape), len(classes)
 
     def transformation(self):
         """The `transforms.Rotation` that draws and applies the angles."""
@@ -111,6 +105,217 @@ class Recognition:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """Drawing of transformed images, some classes shown in a narrow range of parameters only. One of its two kinds,
+    `GenerationByRotation` and `GenerationByShift`, is used.
+
+    The network is given the upright image and the parameters, pixels in [-1, 1]; its target is the transformed image.
+
+    Args:
+        ranges: the range of training parameters of each class.
+        excluded: labels removed from training and test.
+        inside: the parameters whose mean squared errors are averaged as mse_in, ends included.
+        outside: those of mse_out.
+    """
+
+    ranges: Ranges
+    excluded: tuple[int, ...] = ()
+    inside: Intervals = ()
+    outside: Intervals = ()
+
+    kind = None
+    # How people call the parameter, and its unit.
+    parameter = unit = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "excluded", _excluded(self.excluded, self.ranges))
+        for name in ("inside", "outside"):
+            object.__setattr__(self, name, intervals(getattr(self, name), name))
+
+    @property
+    def restricted(self) -> tuple[int, ...]:
+        """Labels of the restricted classes."""
+        return tuple(self.ranges.restricted)
+
+    def classes(self, labels) -> tuple[int, ...]:
+        """The labels that remain of ``labels``, ascending.
+
+        Raises:
+            ValueError: if a restricted class is not among the labels, or fewer than two classes remain.
+        """
+        return _remaining(labels, self.restricted, self.excluded)
+
+    def arguments(self, image_shape, classes) -> tuple:
+        """What a model's callable is given before the learning rate: (image_shape, shape to draw, 2 parameters)."""
+        return tuple(image_shape), self.output_shape(image_shape), 2
+
+    def output_shape(self, image_shape) -> tuple:
+        """(height, width, channels) of the images to be drawn."""
+        return tuple(image_shape)
+
+    def prepare(self, seed: int, classes: tuple[int, ...]):
+        """The function that turns a batch of the pipeline into inputs and targets, on the device, inside the step.
+
+        Args:
+            seed: the run's seed.
+            classes: not needed.
+
+        Returns:
+            A function of images (batch, height, width, channels) uint8, labels (batch,) and draw numbers (batch,) that
+            returns ((upright images in [-1, 1], encoded parameters (batch, 2)), transformed images).
+        """
+        transformation = self.transformation()
+
+        def prepare(images, labels, draws):
+            upright = self.pixels(images)
+            parameters = transformation.draw(seed, draws, labels)
+            return (upright, transformation.encode(parameters)), transformation.apply(upright, parameters)
+
+        return prepare
+
+    @staticmethod
+    def pixels(images):
+        """uint8 images as the network gets them: float32 in [-1, 1]."""
+        from keras import ops
+
+        return ops.cast(images, "float32") / 127.5 - 1.0
+
+    def to_json(self) -> dict:
+        value = {
+            "kind": self.kind,
+            "ranges": self.ranges.to_json(),
+            "excluded": list(self.excluded),
+            **{name: [list(pair) for pair in getattr(self, name)] for name in ("inside", "outside")},
+        }
+        rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return value | {name: _listed(rest[name]) for name in rest if name not in value}
+
+    @classmethod
+    def from_json(cls, value: Mapping) -> "Generation":
+        fields = {key: item for key, item in value.items() if key != "kind"}
+        return cls(**{**fields, "ranges": Ranges.from_json(value["ranges"])})
+
+
+@dataclass(frozen=True)
+class GenerationByRotation(Generation):
+    """Digits drawn turned about the image's centre; degrees, positive = counter-clockwise, in [-180, 180)."""
+
+    inside: Intervals = ((-45.0, 45.0),)
+    outside: Intervals = ((-180.0, -47.0), (47.0, 180.0))
+
+    kind = "generation_by_rotation"
+    parameter, unit = "angle", "degrees"
+    # At quarter turns the target is not blurred by interpolation, and easier or harder to draw than its neighbours.
+    unblurred = (-180.0, -90.0, 0.0, 90.0)
+
+    def transformation(self):
+        """The `transforms.Rotation` that draws and applies the angles."""
+        from invariance.transforms import Rotation
+
+        return Rotation(self.ranges, fill=-1.0)
+
+    def grid(self, spacing: float | None):
+        """The angles of the evaluation, (points,): middles of equal cells, or, for None, the published 200."""
+        import numpy as np
+
+        if spacing is None:
+            return np.round(-180.0 + 1.8 * np.arange(200), 1)
+        count = round(360 / spacing)
+        return -180.0 + 360.0 / count * (np.arange(count) + 0.5)
+
+    def parameters(self, values):
+        """The transformation's parameters for points of the grid: the angles themselves."""
+        return values
+
+
+@dataclass(frozen=True)
+class GenerationByShift(Generation):
+    """Digits drawn shifted by whole pixels on a larger canvas; dy positive = downwards, dx positive = to the right.
+
+    Args:
+        canvas: (height, width) of the images to be drawn.
+        scale: the shift that the decoder is told as 1.
+    """
+
+    inside: Intervals = ((-5.0, 5.0),)
+    outside: Intervals = ((-20.0, -8.0), (8.0, 20.0))
+    canvas: tuple[int, int] = (68, 68)
+    scale: float = 20.0
+
+    kind = "generation_by_shift"
+    parameter, unit = "shift", "pixels"
+    unblurred = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "canvas", tuple(int(side) for side in self.canvas))
+        if len(self.canvas) != 2 or min(self.canvas) < 1 or not self.scale > 0:
+            raise ValueError(
+                f"Arguments `canvas` and `scale` must be two positive sides and a positive number. "
+                f"Received: {self.canvas!r}, {self.scale!r}"
+            )
+
+    def output_shape(self, image_shape) -> tuple:
+        """(height, width, channels) of the canvas."""
+        return (*self.canvas, image_shape[-1])
+
+    def transformation(self):
+        """The `transforms.Shift` that draws and applies the shifts."""
+        from invariance.transforms import Shift
+
+        return Shift(self.ranges, self.canvas, fill=-1.0, scale=self.scale)
+
+    def grid(self, spacing: float | None):
+        """The shifts dy = dx of the evaluation, (points,): as published, every second pixel of the widest range."""
+        import numpy as np
+
+        ranges = [self.ranges.default, self.inside, self.outside]
+        low, high = min(pairs[0][0] for pairs in ranges), max(pairs[-1][1] for pairs in ranges)
+        return np.arange(low, high, 2.0 if spacing is None else max(1.0, round(spacing)))
+
+    def parameters(self, values):
+        """The transformation's parameters for points of the grid, (points, 2): dy = dx."""
+        import numpy as np
+
+        return np.stack([values, values], axis=-1)
+
+
+PROTOCOLS = {"recognition": Recognition, **{kind.kind: kind for kind in (GenerationByRotation, GenerationByShift)}}
+
+
+def protocol_from_json(value: Mapping) -> "Recognition | Generation":
+    """The protocol that a run's config.json describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it describes none.
+    """
+    return PROTOCOLS[value["kind"]].from_json(value)
+
+
+def _excluded(labels, ranges) -> tuple[int, ...]:
+    labels = tuple(sorted({int(label) for label in labels}))
+    both = sorted(set(labels) & set(ranges.restricted))
+    if both:
+        raise ValueError(f"Classes cannot be both excluded and restricted. Received: {both}")
+    return labels
+
+
+def _remaining(labels, restricted, excluded) -> tuple[int, ...]:
+    present = sorted({int(label) for label in labels})
+    missing = [label for label in restricted if label not in present]
+    if missing:
+        raise ValueError(f"restricted classes {missing} are not in the data, which has the classes {present}")
+    remaining = tuple(label for label in present if label not in excluded)
+    if len(remaining) < 2:
+        raise ValueError(f"at least two classes must remain, of {present} there remain {list(remaining)}")
+    return remaining
+
+
+def _listed(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
 class Budget:
     """How long a model is trained and how finely it is measured.
 
@@ -123,7 +328,8 @@ class Budget:
         decay_steps: ... every so many steps (staircase).
         warmup_steps: if not 0, the learning rate rises in so many steps from 0 to `learning_rate` and then falls along
             a cosine to 0 at the last step, instead of the staircase.
-        grid_spacing: degrees between the angles of the evaluation.
+        grid_spacing: degrees or pixels between the points of the evaluation; None for the published grid of an
+            experiment with drawn images.
         images_per_class: test images of each class that are evaluated; None for all.
     """
 
@@ -134,14 +340,15 @@ class Budget:
     decay_rate: float = 1.0
     decay_steps: int = 1
     warmup_steps: int = 0
-    grid_spacing: float = 5.0
+    grid_spacing: float | None = 5.0
     images_per_class: int | None = None
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "steps_per_epoch", "decay_steps"):
             if int(getattr(self, name)) < 1:
                 raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
-        if self.grid_spacing <= 0 or abs(360 / self.grid_spacing - round(360 / self.grid_spacing)) > 1e-9:
+        spacing = self.grid_spacing
+        if spacing is not None and (spacing <= 0 or abs(360 / spacing - round(360 / spacing)) > 1e-9):
             raise ValueError(f"Argument `grid_spacing` must divide 360. Received: {self.grid_spacing!r}")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(
@@ -170,15 +377,18 @@ class Entry:
     """A model of an experiment, with its budgets.
 
     Args:
-        model: callable ``(input_shape, classes, learning_rate) -> compiled Keras model``. A frozen dataclass with
-            such a ``__call__`` is best: its fields go into config.json.
+        model: callable ``(input_shape, classes, learning_rate) -> compiled Keras model`` for a `Recognition`,
+            ``(input_shape, output_shape, parameters, learning_rate) -> compiled Keras model`` for a `Generation`. A
+            frozen dataclass with such a ``__call__`` is best: its fields go into config.json.
         budgets: profile -> `Budget`.
         variants: profile -> the callable that takes the model's place there (a narrower network, say).
+        protocol: instead of the experiment's; None for that.
     """
 
     model: Callable[..., Any]
     budgets: Mapping[str, Budget]
     variants: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    protocol: Recognition | Generation | None = None
 
     def model_for(self, profile: str) -> Callable[..., Any]:
         """The callable that is built in a profile."""
@@ -211,17 +421,19 @@ class Experiment:
         protocol: what is trained on and measured.
         models: name -> `Entry`.
         defaults: the models that run when none is named.
-        published: model name -> metric -> published value, for the reports.
+        published: model name -> metric -> published value, or {digit: value}, for the reports.
         published_on: the dataset the published values were measured on.
+        published_curves: model name -> digit -> {parameter: published value}, for the figures.
     """
 
     name: str
     title: str
-    protocol: Recognition
+    protocol: Recognition | Generation
     models: Mapping[str, Entry]
     defaults: tuple[str, ...]
-    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    published: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     published_on: str = "mnist"
+    published_curves: Mapping[str, Mapping[int, Mapping[float, float]]] = dataclasses.field(default_factory=dict)
 
 
 def _number(value) -> str:

@@ -1,6 +1,7 @@
 """Run folders -> tables beside the published numbers. Imports no TensorFlow."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from invariance.progress import duration
@@ -11,17 +12,26 @@ NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of ours, how sure it is, and the published one."""
+class Column:
+    """A number that a table shows: how it is called, read from metrics or published numbers, and written."""
 
-    ours: float | None
+    title: str
+    read: Callable[[Mapping], float | tuple[float, float] | None]
+    form: Callable[[float | None], str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of ours, how sure it is, and the published one; pairs are the least and the largest of several."""
+
+    ours: float | tuple[float, float] | None
     spread: str
-    published: float | None
+    published: float | tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its runs' seeds, a cell a metric, and the mean training time."""
+    """One model: its runs' seeds, a cell a column, and the mean training time."""
 
     model: str
     seeds: tuple[int, ...]
@@ -36,46 +46,64 @@ class Table:
     experiment: str
     dataset: str
     profile: str
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
 
+    @property
+    def compared(self) -> bool:
+        """Whether there is any published number to be shown."""
+        return any(cell.published is not None for row in self.rows for cell in row.cells.values())
+
     def text(self) -> str:
-        """For a terminal: two lines a model, the second with the interval."""
-        compared = any(cell.published is not None for row in self.rows for cell in row.cells.values())
+        """For a terminal: a line of ours, of what is published and of the spread for each model."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
         width = max(len(row.model) for row in self.rows) + 2
-        head = "".join(f"{name:<18}" for name in NAMES.values()) + "trained"
-        lines.append(" " * width + head)
-        if compared:
-            lines.append(" " * width + f"{'ours  | published':<18}" * len(NAMES))
-        for row in self.rows:
-            first, second = f"{row.model:<{width}}", " " * width
-            for metric in NAMES:
-                cell = row.cells[metric]
-                beside = f" | {_share(cell.published)}" if compared else ""
-                first += f"{_share(cell.ours) + beside:<18}"
-                second += f"{cell.spread:<18}"
-            lines += [first + duration(row.train_seconds), second.rstrip()]
+        beside = 12 if self.compared else 0
+        blank = " " * (width + beside)
+        written = [
+            [(column.form(cell.ours), column.form(cell.published), cell.spread) for column, cell in _cells(self, row)]
+            for row in self.rows
+        ]
+        widths = [
+            max(len(text) for texts in cells for text in (column.title, *texts)) + 2
+            for column, cells in zip(self.columns, zip(*written, strict=True), strict=True)
+        ]
+
+        def line(texts):
+            return "".join(f"{text:<{size}}" for text, size in zip(texts, widths, strict=True))
+
+        lines.append(blank + line(column.title for column in self.columns) + "trained")
+        for row, cells in zip(self.rows, written, strict=True):
+            ours, published, spread = (line(texts) for texts in zip(*cells, strict=True))
+            first = f"{row.model:<{width}}" + (f"{'ours':<{beside}}" if beside else "")
+            lines.append(first + ours + duration(row.train_seconds))
+            if beside:
+                lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
+            if spread.strip():
+                lines.append((blank + spread).rstrip())
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """For a page: ours | published in neighbouring columns, the interval under ours."""
-        compared = any(cell.published is not None for row in self.rows for cell in row.cells.values())
-        columns = ["model", "seeds"]
-        for name in NAMES.values():
-            columns += [f"{name} ours", "published"] if compared else [name]
-        columns.append("trained")
+        """For a page: ours | published in neighbouring columns, the spread behind ours."""
+        heads = ["model", "seeds"]
+        for column in self.columns:
+            heads += [f"{column.title} ours", "published"] if self.compared else [column.title]
+        heads.append("trained")
         lines = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for row in self.rows:
-            cells = [row.model, ", ".join(map(str, row.seeds))]
-            for metric in NAMES:
-                cell = row.cells[metric]
-                cells.append(f"{_share(cell.ours)} ({cell.spread})" if cell.spread else _share(cell.ours))
-                if compared:
-                    cells.append(_share(cell.published))
-            lines.append("| " + " | ".join([*cells, duration(row.train_seconds)]) + " |")
+            texts = [row.model, ", ".join(map(str, row.seeds))]
+            for column, cell in _cells(self, row):
+                texts.append(column.form(cell.ours) + (f" ({cell.spread})" if cell.spread else ""))
+                if self.compared:
+                    texts.append(column.form(cell.published))
+            lines.append("| " + " | ".join([*texts, duration(row.train_seconds)]) + " |")
         return "\n".join(lines) + "\n"
+
+
+def _cells(table, row):
+    return [(column, row.cells[column.title]) for column in table.columns]
 
 
 def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table]:
@@ -88,7 +116,7 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
     """
     groups: dict[tuple, dict[str, list[Run]]] = {}
     for run in runs:
-        if "p_test" not in run.metrics:
+        if not {"p_test", "ratio"} & run.metrics.keys():
             continue
         key = run.metrics["experiment"], run.metrics["dataset"], run.metrics["profile"]
         groups.setdefault(key, {}).setdefault(run.metrics["model"], []).append(run)
@@ -99,9 +127,39 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         known = list(experiment.models) if experiment else []
         published = experiment.published if experiment and experiment.published_on == key[1] else {}
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
-        rows = tuple(_row(model, groups[key][model], published.get(model, {})) for model in models)
-        result.append(Table(*key, rows, tuple(_remarks(groups[key], key[1]))))
+        columns = _columns([run for model in models for run in groups[key][model]], experiment)
+        rows = tuple(_row(model, groups[key][model], published.get(model, {}), columns) for model in models)
+        result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1]))))
     return result
+
+
+def _columns(runs, experiment) -> tuple[Column, ...]:
+    """What the table of an experiment shows."""
+    if any("p_test" in run.metrics for run in runs):
+        return tuple(Column(title, lambda values, key=key: values.get(key), _share) for key, title in NAMES.items())
+    if experiment:
+        digits = [str(label) for label in experiment.protocol.restricted]
+    else:
+        ranges = (run.config.get("protocol", {}).get("ranges", {}).get("restricted", {}) for run in runs)
+        digits = sorted({label for restricted in ranges for label in restricted})
+    columns = []
+    for digit in digits:
+        for key, title, form in (("mse_in", "in", _share), ("mse_out", "out", _share), ("ratio", "out/in", _ratio)):
+            columns.append(
+                Column(
+                    f"{digit} {title}",
+                    lambda values, key=key, digit=digit: (values.get(key) or {}).get(digit),
+                    form,
+                )
+            )
+
+    def others(values):
+        if "ratio_others" in values:
+            return tuple(values["ratio_others"])
+        rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
+        return (min(rest), max(rest)) if rest else None
+
+    return (*columns, Column("others out/in", others, _ratio))
 
 
 def between_markers(page: str, text: str) -> str:
@@ -120,19 +178,23 @@ def between_markers(page: str, text: str) -> str:
     return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
 
 
-def _row(model, runs, published) -> Row:
+def _row(model, runs, published, columns) -> Row:
+    # Digits are text in JSON.
+    published = json.loads(json.dumps(published))
     cells = {}
-    for metric in NAMES:
-        values = [run.metrics[metric] for run in runs if run.metrics.get(metric) is not None]
-        mean, deviation = aggregate(values) if values else (None, None)
-        interval = (runs[0].metrics.get("interval") or {}).get(metric)
-        if deviation is not None:
-            spread = f"±{_share(deviation)}, {len(values)} seeds"
-        elif interval and values:
-            spread = f"{_share(interval[0])}–{_share(interval[1])}"
+    for column in columns:
+        values = [value for run in runs if (value := column.read(run.metrics)) is not None]
+        spread = ""
+        if values and isinstance(values[0], tuple):
+            ours = min(low for low, _ in values), max(high for _, high in values)
         else:
-            spread = ""
-        cells[metric] = Cell(mean, spread, published.get(metric))
+            ours, deviation = aggregate(values) if values else (None, None)
+            interval = column.read(runs[0].metrics.get("interval") or {})
+            if deviation is not None:
+                spread = f"±{column.form(deviation)}, {len(values)} seeds"
+            elif interval and values:
+                spread = f"{column.form(interval[0])}–{column.form(interval[1])}"
+        cells[column.title] = Cell(ours, spread, column.read(published))
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
     return Row(model, seeds, cells, aggregate([run.metrics.get("train_seconds", 0.0) for run in runs])[0])
 
@@ -144,8 +206,21 @@ def _remarks(models, dataset):
         text = f"Test images: {counts['p_test']:,} for P_test"
         text += f", {counts['p_in']:,} for the others" if counts.get("p_in") else ""
         yield f"{text}; chance {_share(some.metrics.get('chance'))}; under each number the 95 % interval over images."
+    if "ratio" in some.metrics:
+        number = sum(counts.values())
+        yield (
+            f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range "
+            "that restricted digits were shown in, and out/in."
+        )
     if dataset == "digits":
         yield "THE EMBEDDED DIGITS, NOT MNIST: nothing here can be compared with published numbers."
+
+
+def _ratio(value) -> str:
+    """A ratio with two decimals, or two of them; a dash for none."""
+    if isinstance(value, tuple):
+        return "–".join(map(_ratio, value))
+    return "—" if value is None else f"{value:.2f}"
 
 
 def _share(value) -> str:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from invariance.errors import RunError, UserError
 from invariance.progress import Progress, duration
-from invariance.protocol import Entry, Recognition, describe_model
+from invariance.protocol import Entry, Generation, Recognition, describe_model
 from invariance.results import RunFolder, replacing, write_csv, write_json
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -31,16 +32,18 @@ class RunConfig:
         dataset: a name or path that `datasets.load` takes, "auto" resolved.
         seed: 0 <= seed < 2**32.
         precision: a key of `PRECISIONS`.
+        published: digit -> {parameter: published value}, drawn beside ours where the data are the published ones.
     """
 
     experiment: str
     profile: str
     model: str
     entry: Entry
-    protocol: Recognition
+    protocol: Recognition | Generation
     dataset: str
     seed: int = 0
     precision: str = "float32"
+    published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
 
     def folder(self, runs) -> RunFolder:
         """Where the run's files go, below the folder of all runs."""
@@ -147,7 +150,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     import_tensorflow()
     import keras
 
-    from invariance import evaluation, training
+    from invariance import pictures, training
 
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
@@ -158,30 +161,20 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
     keras.utils.set_random_seed(config.seed)
     budget = config.entry.budgets[config.profile]
-    model = config.entry.model_for(config.profile)(data.image_shape, len(classes), budget.schedule())
+    arguments = config.protocol.arguments(data.image_shape, classes)
+    model = config.entry.model_for(config.profile)(*arguments, budget.schedule())
     prepare = config.protocol.prepare(config.seed, classes)
     trained = training.train(
         model, prepare, data.x_train, data.y_train, budget, config.seed, folder, progress, tensorboard, parent
     )
 
     began = time.perf_counter()
-    images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
-    predictions = evaluation.predict_grid(
-        model, images, labels, classes, evaluation.evaluation_angles(config.protocol, budget.grid_spacing), progress
-    )
-    measured = evaluation.proportions(predictions, config.protocol)
-    if redraws:
-        measured["redraws"] = evaluation.redraws(
-            model, config.protocol, images, labels, classes, redraws, config.seed, progress
-        )
+    measure = _measure_recognition if isinstance(config.protocol, Recognition) else _measure_generation
+    measured, summary, draw = measure(config, folder, data, classes, model, redraws, progress)
     evaluate_seconds = time.perf_counter() - began
-    write_csv(folder / "curves.csv", predictions.curves())
-    write_csv(folder / "predictions.csv", predictions.table())
-    if predictions.errors is not None:
-        write_csv(folder / "reconstruction.csv", predictions.error_curves())
-    _draw(config, folder, data, prepare, predictions, trained["history"], measured["chance"])
-    if hasattr(model, "decode"):
-        _draw_reconstructions(config, folder, data, model, classes)
+    title = pictures.title(config, data)
+    pictures.training(config, data, prepare, trained["history"], folder, title)
+    draw(title)
     with replacing(folder / "model.keras") as partial:
         model.save(partial)
     write_json(
@@ -199,45 +192,124 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     # All it held is in model.keras and history.csv now.
     (folder / training.CHECKPOINT).unlink(missing_ok=True)
     progress.line(
-        f"{progress.name}: "
-        + ", ".join(f"{name} {measured[name]:.4f}" for name in evaluation.METRICS if measured[name] is not None)
-        + f"  (trained {duration(trained['seconds'])}, evaluated {duration(evaluate_seconds)}; {folder.path})"
+        f"{progress.name}: {summary}  (trained {duration(trained['seconds'])}, evaluated {duration(evaluate_seconds)}; "
+        f"{folder.path})"
     )
 
 
-def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset: str | None = None):
+def _measure_recognition(config, folder, data, classes, model, redraws, progress):
+    """What goes into metrics.json, a line for people, and a function that draws the pictures."""
+    from invariance import evaluation, pictures
+
+    budget = config.entry.budgets[config.profile]
+    images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
+    predictions = evaluation.predict_grid(
+        model, images, labels, classes, evaluation.evaluation_angles(config.protocol, budget.grid_spacing), progress
+    )
+    measured = evaluation.proportions(predictions, config.protocol)
+    if redraws:
+        measured["redraws"] = evaluation.redraws(
+            model, config.protocol, images, labels, classes, redraws, config.seed, progress
+        )
+    write_csv(folder / "curves.csv", predictions.curves())
+    write_csv(folder / "predictions.csv", predictions.table())
+    if predictions.errors is not None:
+        write_csv(folder / "reconstruction.csv", predictions.error_curves())
+
+    def draw(title):
+        pictures.recognition(config.protocol, predictions, measured["chance"], folder, title)
+        if hasattr(model, "decode"):
+            pictures.reconstructions(config.protocol, data, model, classes, folder, title)
+
+    named = [f"{name} {measured[name]:.4f}" for name in evaluation.METRICS if measured[name] is not None]
+    return measured, ", ".join(named), draw
+
+
+def _measure_generation(config, folder, data, classes, model, redraws, progress):
+    """The same for images that are drawn."""
+    from invariance import evaluation, generation, pictures
+
+    if redraws:
+        raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
+    budget, protocol = config.entry.budgets[config.profile], config.protocol
+    images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
+    means = generation.mean_images(data.x_train, data.y_train, classes)
+    points = generation.evaluation_points(protocol, budget.grid_spacing)
+    artist = generation.Artist(model, protocol)
+    errors = generation.measure(artist, images, labels, classes, means, points, progress)
+    measured = generation.ratios(errors, protocol)
+    write_csv(folder / "curves.csv", errors.curves())
+    write_csv(folder / "baselines.csv", errors.baseline_curves())
+    if protocol.parameter == "shift":
+        digit = pictures.example(protocol, classes)
+        shifts = protocol.grid(4 if config.profile == "smoke" else 2)
+        drawn = generation.shift_map(artist, images[labels == digit][:50], shifts)
+        write_csv(
+            folder / "map.csv",
+            [
+                {"digit": digit, "dy": dy, "dx": dx, "value": value}
+                for dy, row in zip(shifts.tolist(), drawn.tolist(), strict=True)
+                for dx, value in zip(shifts.tolist(), row, strict=True)
+            ],
+        )
+    else:
+        digit = shifts = drawn = None
+
+    def draw(title):
+        pictures.generation(config, data, model, artist, classes, errors, folder, title)
+        if drawn is not None:
+            pictures.shift_map(protocol, digit, shifts, drawn, folder, title)
+
+    shown = [str(label) for label in protocol.restricted] or list(measured["ratio"])[:2]
+    text = ", ".join(f"{digit}: out/in {measured['ratio'][digit]:.2f}" for digit in shown)
+    free = [value for digit, value in measured["ratio"].items() if digit not in shown]
+    return measured, f"{text}; others {min(free):.2f} to {max(free):.2f}" if free else text, draw
+
+
+def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: int = 0, dataset: str | None = None):
     """Evaluates a finished run's model once more and prints what it measured; the run's own files stay as they are.
 
     Args:
         folder: a finished run.
-        spacing: degrees between the grid's angles.
-        redraws: drawings of the angles for the published estimator; 0 for none.
+        protocol: the run's.
+        spacing: degrees or pixels between the grid's points; None for the published grid of drawn images.
+        redraws: drawings of the angles for the published estimator; 0 for none. Recognition only.
         dataset: other data than the run's, of the same image size and classes.
     """
+    if redraws and isinstance(protocol, Generation):
+        raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
     import_tensorflow()
     import keras
 
-    from invariance import datasets, evaluation
+    from invariance import datasets
 
     config = folder.json("config.json")
     try:
-        protocol = Recognition.from_json(config["protocol"])
         name, dataset, seed = config["model"], dataset or _data_of(config), config["seed"]
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
     data = datasets.load(dataset)
-    classes = protocol.classes(data.y_train)
+    try:
+        classes = protocol.classes(data.y_train)
+    except ValueError as error:
+        raise UserError(f"{data.source}: {error}") from error
     data = data.select(classes)
     try:
         model = keras.saving.load_model(folder / "model.keras")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    progress = Progress(name)
-    predictions = evaluation.predict_grid(
-        model, data.x_test, data.y_test, classes, evaluation.evaluation_angles(protocol, spacing), progress
-    )
+    again = _recognise_again if isinstance(protocol, Recognition) else _draw_again
+    again(model, protocol, data, classes, spacing, redraws, seed, Progress(name))
+
+
+def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress):
+    from invariance import evaluation
+
+    angles = evaluation.evaluation_angles(protocol, spacing)
+    predictions = evaluation.predict_grid(model, data.x_test, data.y_test, classes, angles, progress)
     measured = evaluation.proportions(predictions, protocol)
-    progress.line(f"{name} on {data.name}, angles every {spacing:g} degrees, {len(data.x_test):,} test images")
+    shown = f"at {', '.join(f'{angle:g}' for angle in angles)}" if protocol.single_angles else f"every {spacing:g}"
+    progress.line(f"{progress.name} on {data.name}, angles {shown} degrees, {len(data.x_test):,} test images")
     drawn = (
         evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress)
         if redraws
@@ -253,105 +325,28 @@ def evaluate_again(folder: RunFolder, spacing: float, redraws: int = 0, dataset:
         progress.line(text)
 
 
+def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress):
+    from invariance import generation
+
+    means = generation.mean_images(data.x_train, data.y_train, classes)
+    points = generation.evaluation_points(protocol, spacing)
+    artist = generation.Artist(model, protocol)
+    errors = generation.measure(artist, data.x_test, data.y_test, classes, means, points, progress)
+    measured = generation.ratios(errors, protocol)
+    progress.line(
+        f"{progress.name} on {data.name}, {len(points)} {protocol.parameter}s, {len(data.x_test):,} test images; mean "
+        "squared errors of pixels in [-1, 1]"
+    )
+    for digit, ratio in measured["ratio"].items():
+        mark = " (restricted)" if int(digit) in protocol.restricted else ""
+        inside, outside = measured["mse_in"][digit], measured["mse_out"][digit]
+        progress.line(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
+
+
 def _data_of(config) -> str:
     """What to load to get a run's data again."""
     name, source = config["dataset"], config.get("data_source", "")
     return source if source.endswith(".npz") else name
-
-
-def _draw(config, folder, data, prepare, predictions, history, chance):
-    import numpy as np
-
-    from invariance import figures, pipeline
-
-    title = _title(config, data)
-    protocol = config.protocol
-    if len(predictions.angles) > 1:
-        figures.save(figures.accuracy_by_angle(predictions, protocol, title, chance), folder / "accuracy_by_angle.png")
-        if predictions.errors is not None:
-            figures.save(figures.error_by_angle(predictions, protocol, title), folder / "reconstruction_by_angle.png")
-    if protocol.restricted:
-        figures.save(figures.taken_for(predictions, protocol, title), folder / "taken_for.png")
-    figures.save(figures.training_curves(history, title), folder / "training.png")
-    images, labels, draws = next(iter(pipeline.batches(data.x_train, data.y_train, config.seed, 60, 0, 1)))
-    angles = np.asarray(protocol.transformation().draw(config.seed, draws, labels))
-    captions = [f"{label}: {angle:.0f}°" for label, angle in zip(labels.numpy(), angles, strict=True)]
-    sheet = figures.contact_sheet(
-        np.asarray(prepare(images, labels, draws)[0]),
-        captions,
-        f"{title}\nthe first training images as the network gets them",
-    )
-    figures.save(sheet, folder / "training_images.png")
-
-
-def _title(config, data):
-    title = f"{config.model} on {data.name} ({config.profile}, seed {config.seed})"
-    return title + " — embedded digits, not MNIST" if data.name == "digits" else title
-
-
-def _draw_reconstructions(config, folder, data, model, classes):
-    """The article's four pictures of reconstructions, and the sweep of the dimensions of a capsule."""
-    import numpy as np
-
-    from invariance import evaluation, figures
-
-    protocol, title = config.protocol, _title(config, data)
-    images, labels = data.x_test, data.y_test
-
-    def picture(name, rows, angles, what):
-        inputs, drawn, chosen = evaluation.reconstruct(model, images[rows], np.asarray(angles, "float32"))
-        captions = [
-            (f"{labels[row]}, {angle:.0f}°", str(classes[output]))
-            for row, angle, output in zip(rows, angles, chosen, strict=True)
-        ]
-        right = [classes[output] == labels[row] for row, output in zip(rows, chosen, strict=True)]
-        figures.save(
-            figures.reconstructions(inputs, drawn, captions, right, f"{title}\n{what}"),
-            folder / f"reconstructions_{name}.png",
-        )
-
-    def first(label, count):
-        return np.flatnonzero(labels == label)[:count].tolist()
-
-    rows = [row for label in classes for row in first(label, 16 // len(classes) or 1)]
-    angles = [middle for row in rows for middle in _spread(protocol.ranges.of(int(labels[row])), 16)]
-    # Neighbouring images at angles far from each other.
-    angles = [angles[16 * number + (7 * number) % 16] for number in range(len(rows))]
-    picture("in_range", rows, angles, "test images of all classes, each in its training range")
-    for label in protocol.restricted[:1]:
-        one = first(label, 1)
-        if one:
-            inside, outside = (_spread(pairs, 12) for pairs in (protocol.inside, protocol.outside))
-            picture("one_in_range", one * 12, inside, f"one {label} in its training range")
-            picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
-    chosen = [first(label, 24 // len(protocol.restricted)) for label in protocol.restricted]
-    rows = [row for rows in chosen for row in rows]
-    if rows:
-        span = [angle for rows in chosen for angle in _spread(protocol.inverted, len(rows))]
-        names = " and ".join(f"{label}s" for label in protocol.restricted)
-        picture("inverted", rows, span, f"{names} in the inverted range")
-    offsets = np.arange(-5, 6) * 0.05
-    example = first(protocol.restricted[0] if protocol.restricted else classes[0], 1)
-    if example:
-        drawn = evaluation.sweep(model, images[example[0]], offsets)
-        what = f"an upright {labels[example[0]]}: each dimension of the chosen capsule moved from -0.25 to 0.25"
-        figures.save(figures.dimensions(drawn, offsets, f"{title}\n{what}"), folder / "dimensions.png")
-
-
-def _spread(pairs, count):
-    """Values spread evenly over intervals: the middles of ``count`` equal parts (single values in turn)."""
-    total = sum(high - low for low, high in pairs)
-    if not total:
-        return [pairs[number % len(pairs)][0] for number in range(count)]
-    values = []
-    for number in range(count):
-        rest = (number + 0.5) / count * total
-        for low, high in pairs:
-            if rest <= high - low:
-                values.append(low + rest)
-                break
-            rest -= high - low
-    return values
 
 
 def _check_unchanged(folder, config):

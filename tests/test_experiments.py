@@ -13,7 +13,7 @@ from experiments.recognition_rotation import MODELS
 from invariance import cli
 from invariance.models.capsnet import CapsNet
 from invariance.results import RunFolder
-from invariance.running import _spread
+from invariance.pictures import spread_over
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # A run takes some 20 s on two idle cores; a busy machine may need far more.
@@ -80,17 +80,17 @@ def test_upright_experiment():
 
 
 def test_angles_spread_over_intervals():
-    assert _spread(((0, 360),), 4) == [45.0, 135.0, 225.0, 315.0]
-    assert _spread(((45, 315),), 3) == [90.0, 180.0, 270.0]
-    assert _spread(((0, 0),), 3) == [0.0, 0.0, 0.0]
+    assert spread_over(((0, 360),), 4) == [45.0, 135.0, 225.0, 315.0]
+    assert spread_over(((45, 315),), 3) == [90.0, 180.0, 270.0]
+    assert spread_over(((0, 0),), 3) == [0.0, 0.0, 0.0]
     # Two thirds of the whole length lie in the second interval.
-    assert _spread(((-20, -10), (100, 120)), 3) == [-15.0, 105.0, 115.0]
+    assert spread_over(((-20, -10), (100, 120)), 3) == [-15.0, 105.0, 115.0]
 
 
 @pytest.mark.parametrize("pairs", [((0.1, 0.3), (0.7, 1.1)), ((-45, 45),), ((0, 0), (5, 5))])
 @pytest.mark.parametrize("count", [1, 12, 16, 24])
 def test_as_many_angles_as_asked_for_within_the_intervals(pairs, count):
-    values = _spread(pairs, count)
+    values = spread_over(pairs, count)
     assert len(values) == count
     assert all(any(low <= value <= high for low, high in pairs) for value in values)
 

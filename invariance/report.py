@@ -15,6 +15,7 @@ NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
 class Column:
     """A number that a table shows: how it is called, read from metrics or published numbers, and written."""
 
+    key: str
     title: str
     read: Callable[[Mapping], float | tuple[float, float] | None]
     form: Callable[[float | None], str]
@@ -103,7 +104,7 @@ class Table:
 
 
 def _cells(table, row):
-    return [(column, row.cells[column.title]) for column in table.columns]
+    return [(column, row.cells[column.key]) for column in table.columns]
 
 
 def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table]:
@@ -136,7 +137,9 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
 def _columns(runs, experiment) -> tuple[Column, ...]:
     """What the table of an experiment shows."""
     if any("p_test" in run.metrics for run in runs):
-        return tuple(Column(title, lambda values, key=key: values.get(key), _share) for key, title in NAMES.items())
+        return tuple(
+            Column(key, title, lambda values, key=key: values.get(key), _share) for key, title in NAMES.items()
+        )
     if experiment:
         digits = [str(label) for label in experiment.protocol.restricted]
     else:
@@ -147,6 +150,7 @@ def _columns(runs, experiment) -> tuple[Column, ...]:
         for key, title, form in (("mse_in", "in", _share), ("mse_out", "out", _share), ("ratio", "out/in", _ratio)):
             columns.append(
                 Column(
+                    f"{key}_{digit}",
                     f"{digit} {title}",
                     lambda values, key=key, digit=digit: (values.get(key) or {}).get(digit),
                     form,
@@ -159,7 +163,7 @@ def _columns(runs, experiment) -> tuple[Column, ...]:
         rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
         return (min(rest), max(rest)) if rest else None
 
-    return (*columns, Column("others out/in", others, _ratio))
+    return (*columns, Column("ratio_others", "others out/in", others, _ratio))
 
 
 def between_markers(page: str, text: str) -> str:
@@ -194,7 +198,7 @@ def _row(model, runs, published, columns) -> Row:
                 spread = f"±{column.form(deviation)}, {len(values)} seeds"
             elif interval and values:
                 spread = f"{column.form(interval[0])}–{column.form(interval[1])}"
-        cells[column.title] = Cell(ours, spread, column.read(published))
+        cells[column.key] = Cell(ours, spread, column.read(published))
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
     return Row(model, seeds, cells, aggregate([run.metrics.get("train_seconds", 0.0) for run in runs])[0])
 

@@ -12,8 +12,8 @@ from experiments import recognition_rotation, recognition_upright
 from experiments.recognition_rotation import MODELS
 from invariance import cli
 from invariance.models.capsnet import CapsNet
-from invariance.results import RunFolder
 from invariance.pictures import spread_over
+from invariance.results import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # A run takes some 20 s on two idle cores; a busy machine may need far more.

@@ -120,10 +120,17 @@ def _compiled(function, *static):
 
 
 def _gather(values, kernel_size, strides):
-    """Inputs of each position: (batch, height, width, capsules, ...) -> (in_capsules, batch * positions, ...)."""
+    """Inputs of each position: (batch, height, width, capsules, ...) -> (in_capsules, batch * positions, ...).
+
+    A row of zeros follows where the number of positions is even. The routing reads the votes of 24 input capsules at a
+    time; with 16 output capsules, an even number of positions would put these at distances in memory that are multiples
+    of 2 KiB, where they drive each other out of the processor's first cache (half the speed at worst).
+    """
     near = patches(values, kernel_size, strides)
     near = ops.transpose(near, (0, 4, 1, 2, 3, *range(5, len(near.shape))))
-    return ops.reshape(near, (near.shape[0] * near.shape[1], -1, *near.shape[5:]))
+    near = ops.reshape(near, (near.shape[0] * near.shape[1], -1, *near.shape[5:]))
+    even = near.shape[1] is not None and near.shape[1] % 2 == 0
+    return ops.pad(near, [(0, 0), (0, 1), *[(0, 0)] * (len(near.shape) - 2)]) if even else near
 
 
 def _gathered_votes(poses, kernel, kernel_size, strides):
@@ -203,10 +210,10 @@ class ConvolutionalCapsules(_Routed):
 
     def call(self, poses, activations):
         poses, activations = ops.cast(poses, "float32"), ops.cast(activations, "float32")
-        size = self._positions(poses.shape)
+        size, batch = self._positions(poses.shape), ops.shape(poses)[0]
         votes_cast = _by_xla(_gathered_votes, poses, _tensor(self.kernel), self.kernel_size, self.strides)
         active = _by_xla(_gather, activations, self.kernel_size, self.strides)
-        poses, activations = self._route(votes_cast, active)
+        poses, activations = (values[: batch * size[0] * size[1]] for values in self._route(votes_cast, active))
         poses = ops.reshape(ops.transpose(poses, (0, 2, 1)), (-1, *size, self.capsules, SIDE, SIDE))
         return poses, ops.reshape(activations, (-1, *size, self.capsules))
 

@@ -32,7 +32,13 @@ EXPERIMENT = Experiment(
     title="Recognition of upright digits, all ten",
     protocol=Recognition(Ranges(default=((0, 0),))),
     models={
-        "capsnet_dr": upright(ROTATED["capsnet_dr"], steps=5 * EPOCH, steps_per_epoch=EPOCH, warmup_steps=EPOCH // 2),
+        "capsnet_dr": upright(
+            ROTATED["capsnet_dr"],
+            steps=5 * EPOCH,
+            steps_per_epoch=EPOCH,
+            learning_rate=1.5e-3,
+            warmup_steps=EPOCH // 10,
+        ),
         "capsnet_em": ROTATED["capsnet_em"],
     },
     defaults=("capsnet_dr",),

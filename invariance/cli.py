@@ -90,6 +90,8 @@ def _run_experiment(experiment, argv):
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
     seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
+    if redraws and isinstance(experiment.protocol, Generation):
+        raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
     entries = _entries(experiment, arguments.models, arguments.corrected)
     if arguments.set:
         entries = _with_arguments(entries, arguments.set)

@@ -280,15 +280,9 @@ def ratios(errors: Errors, protocol: Generation) -> dict:
         {"mse_in", "mse_out": {digit: value}}, "images": {digit: number}}; digits and points as text.
 
     Raises:
-        ValueError: if none of the points lies inside, or none outside.
+        ValueError: see `averaged`.
     """
-    chosen = {
-        "mse_in": within(errors.points, protocol.inside, protocol),
-        "mse_out": within(errors.points, protocol.outside, protocol),
-    }
-    for name, mask in chosen.items():
-        if not mask.any():
-            raise ValueError(f"no point of the evaluation's grid lies in the range of {name}")
+    chosen = averaged(errors.points, protocol)
 
     def by_digit(values):
         return {str(label): float(value) for label, value in zip(errors.classes, values, strict=True)}
@@ -308,6 +302,22 @@ def ratios(errors: Errors, protocol: Generation) -> dict:
     result["baselines"] = {name: means(values) for name, values in errors.baselines.items()}
     result["images"] = {str(label): int(number) for label, number in zip(errors.classes, errors.images, strict=True)}
     return result
+
+
+def averaged(points: np.ndarray, protocol: Generation) -> dict[str, np.ndarray]:
+    """Which of the points each average is taken over: {"mse_in", "mse_out": (points,) truth values}.
+
+    Raises:
+        ValueError: if none of the points lies inside, or none outside.
+    """
+    chosen = {
+        "mse_in": within(points, protocol.inside, protocol),
+        "mse_out": within(points, protocol.outside, protocol),
+    }
+    for name, mask in chosen.items():
+        if not mask.any():
+            raise ValueError(f"no point of the evaluation's grid lies in the range of {name}; a finer grid is needed")
+    return chosen
 
 
 def within(points: np.ndarray, pairs, protocol: Generation) -> np.ndarray:

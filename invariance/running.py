@@ -150,7 +150,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     import_tensorflow()
     import keras
 
-    from invariance import pictures, training
+    from invariance import generation, pictures, training
 
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
@@ -161,6 +161,9 @@ def _execute(config, folder, progress, tensorboard, redraws, parent):
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
     keras.utils.set_random_seed(config.seed)
     budget = config.entry.budgets[config.profile]
+    if isinstance(config.protocol, Generation):
+        # What could not be measured is not trained.
+        generation.averaged(generation.evaluation_points(config.protocol, budget.grid_spacing), config.protocol)
     arguments = config.protocol.arguments(data.image_shape, classes)
     model = config.entry.model_for(config.profile)(*arguments, budget.schedule())
     prepare = config.protocol.prepare(config.seed, classes)
@@ -226,11 +229,9 @@ def _measure_recognition(config, folder, data, classes, model, redraws, progress
 
 
 def _measure_generation(config, folder, data, classes, model, redraws, progress):
-    """The same for images that are drawn."""
+    """The same for images that are drawn. ``redraws`` there are none."""
     from invariance import evaluation, generation, pictures
 
-    if redraws:
-        raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
     budget, protocol = config.entry.budgets[config.profile], config.protocol
     images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
     means = generation.mean_images(data.x_train, data.y_train, classes)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+REGULARISERS = ("wasserstein", "wasserstein_batchwide", "cross_entropy")
+
 
 @dataclass(frozen=True)
 class Autoencoder:
@@ -17,7 +19,7 @@ class Autoencoder:
         code_size: z, dimension of the code.
         filters: of the encoder's convolutions (leaky ReLU of slope 0.1).
         units: of the dense layer of the encoder (leaky ReLU) and of the decoder's first (ReLU).
-        regulariser: None, or one of `models.conditional_autoencoder.REGULARISERS`.
+        regulariser: None, or one of `REGULARISERS` (`models.conditional_autoencoder.AdversarialAutoencoder`).
         critic: units of the critic's hidden layers (leaky ReLU).
         critic_updates: in each training step.
         penalty_weight: of the gradient penalty.
@@ -38,6 +40,11 @@ class Autoencoder:
         for name in ("feature_maps", "code_size", "units", "critic_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
+        if self.regulariser not in (None, *REGULARISERS):
+            raise ValueError(
+                f"Argument `regulariser` must be None or one of {', '.join(REGULARISERS)}. "
+                f"Received: {self.regulariser!r}"
+            )
 
     def __call__(self, input_shape, output_shape, parameters: int, learning_rate=1e-3):
         """Builds and compiles the network.

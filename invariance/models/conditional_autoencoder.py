@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from invariance.losses import gradient_penalty
-
-REGULARISERS = ("wasserstein", "wasserstein_batchwide", "cross_entropy")
+from invariance.models.autoencoder import REGULARISERS
 
 
 @keras.saving.register_keras_serializable(package="invariance")

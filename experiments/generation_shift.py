@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 
 from experiments import published
-from experiments.generation_rotation import PAPER, RESTRICTED, SMOKE, STANDARD
+from experiments.generation_rotation import BANDS, DEVIATIONS, PAPER, RESTRICTED, SMOKE, STANDARD
 from invariance import cli
 from invariance.models.autoencoder import Autoencoder
 from invariance.protocol import Entry, Experiment, GenerationByShift
@@ -29,7 +29,7 @@ PROTOCOL = GenerationByShift(Ranges(ALL_SHIFTS, dict.fromkeys(RESTRICTED, CENTRA
 
 BUDGETS = {
     "smoke": replace(SMOKE, grid_spacing=4),
-    "quick": replace(STANDARD, steps=600, steps_per_epoch=100, grid_spacing=2, images_per_class=100),
+    "quick": replace(STANDARD, steps=900, steps_per_epoch=150, grid_spacing=2, images_per_class=100),
     "standard": replace(STANDARD, steps=1000, steps_per_epoch=100, grid_spacing=2),
     "paper": replace(PAPER, grid_spacing=2),
 }
@@ -59,6 +59,8 @@ EXPERIMENT = Experiment(
     defaults=("ae_shift",),
     published=published.GENERATION_SHIFT,
     published_curves=published.GENERATION_SHIFT_CURVES,
+    bands=BANDS,
+    deviations=DEVIATIONS,
 )
 
 if __name__ == "__main__":

@@ -412,6 +412,41 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Where a number of ours is expected, given the published one. Declared before the runs.
+
+    Args:
+        absolute: largest difference.
+        relative: largest difference as a share of the published number.
+        below: a bound of ours, whatever was published.
+    """
+
+    absolute: float | None = None
+    relative: float | None = None
+    below: float | None = None
+
+    def holds(self, ours: float, published: float) -> bool:
+        """Whether ours lies in it."""
+        difference = abs(ours - published)
+        return (
+            (self.absolute is None or difference <= self.absolute)
+            and (self.relative is None or difference <= self.relative * abs(published))
+            and (self.below is None or ours < self.below)
+        )
+
+    def text(self) -> str:
+        """For people."""
+        parts = []
+        if self.absolute is not None:
+            parts.append(f"within {self.absolute:g}")
+        if self.relative is not None:
+            parts.append(f"within {self.relative:.0%}")
+        if self.below is not None:
+            parts.append(f"below {self.below:g}")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment: a protocol and the models that are put through it.
 
@@ -424,6 +459,8 @@ class Experiment:
         published: model name -> metric -> published value, or {digit: value}, for the reports.
         published_on: the dataset the published values were measured on.
         published_curves: model name -> digit -> {parameter: published value}, for the figures.
+        bands: metric -> `Band` of the published numbers.
+        deviations: pairs (what differs from the original in every profile, why).
     """
 
     name: str
@@ -434,6 +471,8 @@ class Experiment:
     published: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     published_on: str = "mnist"
     published_curves: Mapping[str, Mapping[int, Mapping[float, float]]] = dataclasses.field(default_factory=dict)
+    bands: Mapping[str, Band] = dataclasses.field(default_factory=dict)
+    deviations: tuple[tuple[str, str], ...] = ()
 
 
 def _number(value) -> str:

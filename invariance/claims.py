@@ -1,0 +1,142 @@
+"""Claims that runs can support or contradict, each with a criterion that is declared before any run.
+
+Plain data and arithmetic: no TensorFlow.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from invariance.protocol import PROFILES
+from invariance.results import Run, aggregate
+
+REPRODUCED, CONTRADICTED, UNTESTED = "reproduced", "contradicted", "not yet tested"
+# Verdicts from runs in shorter profiles than this one are provisional.
+ENOUGH = "standard"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an article says, and how it is judged.
+
+    Args:
+        name: short, such as "R1".
+        text: the claim, one sentence.
+        criterion: how it is judged, in words.
+        experiment: the experiment whose runs decide.
+        models: all of them must have been run, in one profile.
+        judge: from model -> metrics (means over the seeds) to truth value. It is called with at least ``models``.
+        shows: the numbers it rests on: from the same metrics to text.
+    """
+
+    name: str
+    text: str
+    criterion: str
+    experiment: str
+    models: tuple[str, ...]
+    judge: Callable[[Mapping[str, Mapping]], bool]
+    shows: Callable[[Mapping[str, Mapping]], str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say of a claim.
+
+    Attributes:
+        claim: the claim.
+        verdict: `REPRODUCED`, `CONTRADICTED` or `UNTESTED`.
+        profile: of the runs; None where there are none.
+        provisional: whether their profile is too short for a verdict that counts.
+        numbers: those it rests on, as text.
+        seeds: model -> seeds.
+        agreeing: of the seeds that all models share, how many say the same when judged one by one; and how many there
+            are.
+        command: what would test it, for an untested or provisional one.
+    """
+
+    claim: Claim
+    verdict: str
+    profile: str | None = None
+    provisional: bool = False
+    numbers: str = ""
+    seeds: Mapping[str, tuple[int, ...]] | None = None
+    agreeing: tuple[int, int] = (0, 0)
+    command: str | None = None
+
+    def text(self) -> str:
+        """Lines for a terminal."""
+        lines = [f"{self.claim.name}  {self.verdict}{' (provisional)' if self.provisional else ''}: {self.claim.text}"]
+        lines.append(f"    criterion: {self.claim.criterion}")
+        if self.numbers:
+            lines.append(f"    {self.profile}: {self.numbers}")
+        if self.seeds:
+            seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
+            lines.append(f"    seeds: {seeds}" + _agreement(self.agreeing))
+        if self.command:
+            lines.append(f"    test it: {self.command}")
+        return "\n".join(lines)
+
+
+def _agreement(agreeing) -> str:
+    same, all_ = agreeing
+    return f" ({same} of {all_} seeds alone say the same)" if all_ > 1 else ""
+
+
+def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") -> list[Verdict]:
+    """The verdicts on some claims.
+
+    The longest profile in which all of a claim's models have been run decides; further models of that profile are
+    handed to the criterion too.
+
+    Args:
+        claims: to be judged.
+        runs: finished runs; those on other data than ``dataset`` are left out.
+        dataset: what the claims were made on.
+    """
+    groups: dict[tuple[str, str], dict[str, dict[int, Mapping]]] = {}
+    for run in runs:
+        metrics = run.metrics
+        if metrics["dataset"] == dataset and metrics["profile"] in PROFILES:
+            models = groups.setdefault((metrics["experiment"], metrics["profile"]), {})
+            models.setdefault(metrics["model"], {})[metrics["seed"]] = metrics
+    return [_verdict(claim, groups) for claim in claims]
+
+
+def _verdict(claim, groups) -> Verdict:
+    command = f"make {claim.experiment.replace('_', '-')} PROFILE={ENOUGH} MODELS={','.join(claim.models)}"
+    for profile in reversed(PROFILES):
+        models = groups.get((claim.experiment, profile), {})
+        if not set(claim.models) <= models.keys():
+            continue
+        means = {model: _mean(list(seeds.values())) for model, seeds in models.items()}
+        try:
+            holds, numbers = bool(claim.judge(means)), claim.shows(means)
+        except (KeyError, TypeError, ZeroDivisionError):
+            # Runs that lack a number, of other classes say, decide nothing.
+            continue
+        shared = set.intersection(*(set(models[model]) for model in claim.models))
+        alone = [
+            bool(claim.judge({model: metrics[seed] for model, metrics in models.items() if seed in metrics}))
+            for seed in shared
+        ]
+        provisional = PROFILES.index(profile) < PROFILES.index(ENOUGH)
+        return Verdict(
+            claim,
+            REPRODUCED if holds else CONTRADICTED,
+            profile,
+            provisional,
+            numbers,
+            {model: tuple(sorted(models[model])) for model in claim.models},
+            (alone.count(holds), len(alone)),
+            command if provisional else None,
+        )
+    return Verdict(claim, UNTESTED, command=command)
+
+
+def _mean(values):
+    """Metrics averaged over runs: numbers, and dictionaries of numbers; what is neither is taken from the first."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: _mean([value[key] for value in values]) for key in first if all(key in each for each in values)}
+    if isinstance(first, (int, float)) and all(isinstance(value, (int, float)) for value in values):
+        return aggregate(values)[0]
+    return first

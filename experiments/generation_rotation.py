@@ -80,8 +80,8 @@ DEVIATIONS = (
     ("Weights start as Keras' layers do (Glorot uniform)", "the original's initialisers belong to TensorFlow 1"),
     (
         "The gradient penalty takes a norm for each sample",
-        "as its paper has it; the original's shapes made it one norm over all pairs of a batch, at 17 times the cost of "
-        "a step (`--set regulariser=wasserstein_batchwide`)",
+        "as its paper has it; the original's shapes made it one norm over all pairs of a batch, and a step takes 17 times "
+        "as long (`--set regulariser=wasserstein_batchwide`)",
     ),
     (
         "The critic's five updates in a step see the codes of one batch, encoded once",

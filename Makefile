@@ -23,7 +23,7 @@ help:
 	@echo "  make generation-rotation   train autoencoders that draw a digit turned by a given angle; the same tables"
 	@echo "  make generation-shift      the same for shifted digits"
 	@echo "  make recognition-upright   the capsule networks on digits that are not turned"
-	@echo "  make report                the tables of all runs there are"
+	@echo "  make report                one page of all runs there are and the committed ones: tables, claims, figures"
 	@echo "  make bench                 speed, as shares of this machine's matrix-product peak"
 	@echo "  make test                  the tests (minutes)"
 	@echo "  make test-slow             the tests that train for longer"
@@ -50,8 +50,11 @@ recognition-rotation recognition-upright generation-rotation generation-shift: $
 	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
 	    --runs '$(RUNS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
 
+# Of the committed results, and of the runs where there are any.
 report: $(READY)
-	@$(BIN)/python -m invariance report --runs '$(RUNS)' $(ARGS)
+	@mkdir -p '$(RUNS)'
+	@$(BIN)/python -m invariance report --runs '$(RUNS)' --runs experiments/results \
+	    --html '$(RUNS)/report.html' --markdown '$(RUNS)/report.md' $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m invariance bench $(ARGS)

@@ -80,7 +80,7 @@ DEVIATIONS = (
     ("Weights start as Keras' layers do (Glorot uniform)", "the original's initialisers belong to TensorFlow 1"),
     (
         "The gradient penalty takes a norm for each sample",
-        "as its paper has it; the original's shapes made it one norm over all pairs of a batch, and a step takes 17 times "
+        "as its paper has it; with the original's, one norm over all pairs of a batch, a step takes 17 times "
         "as long (`--set regulariser=wasserstein_batchwide`)",
     ),
     (

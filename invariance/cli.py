@@ -13,7 +13,7 @@ from pathlib import Path
 from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import duration
 from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
-from invariance.results import RunFolder, find, write_text
+from invariance.results import UNFINISHED, RunFolder, find, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -429,7 +429,9 @@ def _main(argv):
     parser = _Parser(prog="python -m invariance", description="Reports on runs, evaluates them again, lists them.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     report = commands.add_parser("report", help="tables of all runs beside the published numbers")
-    report.add_argument("--markdown", metavar="FILE", help="also write them as Markdown")
+    report.add_argument("--html", metavar="FILE", help="also write one page with everything, pictures included")
+    report.add_argument("--markdown", metavar="FILE", help="the same as Markdown, without pictures")
+    report.add_argument("--claims", action="store_true", help="print the verdicts on the article's claims instead")
     report.add_argument(
         "--readme", metavar="FILE", help="also write them between the two 'results' markers of this file"
     )
@@ -471,23 +473,43 @@ def _found(arguments):
     return finished, others
 
 
+def _claims():
+    """The installed claims, by the entry points 'invariance.claims'."""
+    from importlib.metadata import entry_points
+
+    return [claim for point in entry_points(group="invariance.claims") for claim in point.load()]
+
+
 def _report(arguments):
+    from invariance import claims, page
     from invariance.report import between_markers, tables
 
     finished, others = _found(arguments)
-    made = tables(finished, _experiments())
-    print("\n\n".join(table.text() for table in made) or "No finished runs.")
+    experiments = _experiments()
+    made = tables(finished, experiments)
+    verdicts = claims.judge(_claims(), finished)
+    if arguments.claims:
+        print("\n".join(verdict.text() for verdict in verdicts))
+    else:
+        print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
         print(f"{path}: {reason}")
-    markdown = "\n".join(table.markdown() for table in made)
+    text = "\n".join(table.markdown() for table in made)
     if arguments.markdown:
-        write_text(Path(arguments.markdown), markdown)
+        write_text(Path(arguments.markdown), page.markdown(finished, others, made, verdicts, experiments))
+    if arguments.html:
+        write_text(Path(arguments.html), page.html(finished, others, made, verdicts, experiments))
+    for path in filter(None, (arguments.html, arguments.markdown)):
+        print(f"written to {path}")
     if arguments.readme:
         path = Path(arguments.readme)
         try:
-            write_text(path, between_markers(path.read_text(encoding="utf-8"), markdown))
+            write_text(path, between_markers(path.read_text(encoding="utf-8"), text))
         except (OSError, ValueError) as error:
             raise UserError(f"--readme: {path}: {error}") from error
+    unreadable = [str(path) for path, reason in others if reason != UNFINISHED]
+    if unreadable:
+        raise UserError(f"unreadable: {', '.join(unreadable)}")
 
 
 def _list(arguments):

@@ -351,6 +351,25 @@ def animation(expected, drawn, pairs, points, parameter, path):
         frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
 
 
+def curves_together(curves, title, logarithmic=False):
+    """One curve a model over the same parameter.
+
+    Args:
+        curves: name -> [(parameter, value), ...].
+        title: over the axes.
+        logarithmic: scale of the values.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.4))
+    for number, (name, points) in enumerate(curves.items()):
+        style = {"color": _STRONG[number % len(_STRONG)], "ls": _DASHES[number // len(_STRONG) % len(_DASHES)]}
+        axes.plot(*zip(*points, strict=True), label=name, lw=1.4, **style)
+    axes.set(xlabel="angle, degrees; or shift, pixels", title=title, yscale="log" if logarithmic else "linear")
+    axes.title.set_fontsize(10)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
 def _trained(protocol, label, point):
     return _in_range(point, protocol.ranges.of(label), protocol.parameter)
 

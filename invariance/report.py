@@ -28,6 +28,8 @@ class Cell:
     ours: float | tuple[float, float] | None
     spread: str
     published: float | tuple[float, float] | None
+    # (seed, value) of each run.
+    values: tuple[tuple[int, float | tuple[float, float]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,9 @@ def _row(model, runs, published, columns) -> Row:
     published = json.loads(json.dumps(published))
     cells = {}
     for column in columns:
-        values = [value for run in runs if (value := column.read(run.metrics)) is not None]
+        each = [(run.metrics["seed"], column.read(run.metrics)) for run in runs]
+        each = sorted((seed, value) for seed, value in each if value is not None)
+        values = [value for _, value in each]
         spread = ""
         if values and isinstance(values[0], tuple):
             ours = min(low for low, _ in values), max(high for _, high in values)
@@ -198,7 +202,7 @@ def _row(model, runs, published, columns) -> Row:
                 spread = f"±{column.form(deviation)}, {len(values)} seeds"
             elif interval and values:
                 spread = f"{column.form(interval[0])}–{column.form(interval[1])}"
-        cells[column.key] = Cell(ours, spread, column.read(published))
+        cells[column.key] = Cell(ours, spread, column.read(published), tuple(each))
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
     return Row(model, seeds, cells, aggregate([run.metrics.get("train_seconds", 0.0) for run in runs])[0])
 

@@ -164,6 +164,10 @@ class RunFolder:
                 path.unlink()
 
 
+# Why a folder is not a finished run, where nothing is wrong with it.
+UNFINISHED = "not finished; repeat its command to resume it"
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that was read: its folder and what its files say."""
@@ -183,7 +187,7 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
     for config in sorted(Path(runs).glob("*/*/*/*/seed-*/config.json")):
         folder = RunFolder(config.parent)
         if not folder.done:
-            others.append((folder.path, "not finished; repeat its command to resume it"))
+            others.append((folder.path, UNFINISHED))
             continue
         try:
             run = Run(folder, folder.json("config.json"), folder.json("metrics.json"))

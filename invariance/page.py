@@ -1,0 +1,321 @@
+"""Runs, tables and verdicts -> one HTML page that needs nothing but itself, and its Markdown twin.
+
+Imports no TensorFlow.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from invariance.claims import UNTESTED, Verdict
+from invariance.progress import duration
+from invariance.report import Table
+from invariance.results import Run
+
+TITLE = "Can deep networks learn invariants? Our runs beside the article's"
+QUESTION = (
+    "A network sees most digits turned by every angle, or shifted to every place, but a few of them within a narrow "
+    "range only. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks Learn "
+    "Invariants?” (2018) says no, for convolutional networks, for two kinds of capsule networks, and for autoencoders. "
+    "Here are the same measurements, made anew."
+)
+
+# Pictures of a run that the page shows, with what they are.
+PICTURES = {
+    "accuracy_by_angle.png": "Share recognised against angle, a line a digit",
+    "taken_for.png": "What upside-down restricted digits are taken for",
+    "reconstructions_in_range.png": "Reconstructions in range",
+    "reconstructions_inverted.png": "Reconstructions of restricted digits, upside down",
+    "reconstruction_by_angle.png": "Error of the reconstruction against angle",
+    "error_by_parameter.png": "Error of drawn images, a line a digit",
+    "pairs.png": "Expected and drawn images",
+    "map.png": "Error over both directions of the shift",
+}
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
+img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+.spread { color: #666; font-size: .75rem; display: block; white-space: nowrap; }
+.reproduced { color: #006b4f; } .contradicted { color: #b03000; } .untested { color: #666; }
+.outside { color: #b03000; }
+code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
+summary { cursor: pointer; font-weight: 600; } .warning { background: #fff3d6; padding: .6rem; }
+@media print { details > *:not(summary) { display: block; } body { max-width: none; font-size: 11px; }
+  figure, tr { break-inside: avoid; } }
+"""
+
+
+def html(
+    runs: Sequence[Run],
+    others: Iterable[tuple[Path, str]],
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict],
+    experiments: Mapping[str, object],
+) -> str:
+    """The whole page.
+
+    Args:
+        runs: finished runs.
+        others: folders that are none, with the reason.
+        tables: of the runs.
+        verdicts: on the claims.
+        experiments: name -> `protocol.Experiment`, for bands and deviations.
+    """
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
+        _protocol_picture(),
+    ]
+    if any(run.metrics["dataset"] == "digits" for run in runs):
+        parts.append(
+            '<p class="warning">Some of the runs are of scikit-learn\'s embedded digits, not of MNIST. They are shown, '
+            "and compared with nothing published.</p>"
+        )
+    parts.append("<h2>The article's claims</h2>")
+    parts += [_verdict(verdict) for verdict in verdicts] or ["<p>None declared.</p>"]
+    parts.append("<h2>Numbers</h2>")
+    parts += [_table(table, experiments.get(table.experiment)) for table in tables] or ["<p>No finished runs.</p>"]
+    if runs:
+        parts.append("<h2>All models together</h2>")
+        parts += [_figure(*each) for each in _together(runs)]
+        parts.append("<h2>Each run</h2>")
+        parts += [_run(run) for run in runs]
+    parts.append("<h2>Differences from the original</h2>")
+    parts += [_deviations(experiment) for experiment in experiments.values() if experiment.deviations]
+    others = list(others)
+    if others:
+        parts.append("<h2>Folders that are not finished runs</h2>\n<ul>")
+        parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in others]
+        parts.append("</ul>")
+    return "\n".join([*parts, "</body>\n</html>\n"])
+
+
+def markdown(
+    runs: Sequence[Run],
+    others: Iterable[tuple[Path, str]],
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict],
+    experiments: Mapping[str, object],
+) -> str:
+    """The same without pictures, for reading as text. Arguments as for `html`."""
+    parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
+    for verdict in verdicts:
+        parts.append(f"* **{verdict.claim.name}: {_called(verdict)}.** {verdict.claim.text}")
+        parts += [f"  {line}" for line in _reasons(verdict)]
+    parts.append("\n## Numbers\n")
+    parts += [table.markdown() for table in tables] or ["No finished runs.\n"]
+    parts.append(
+        "## Runs\n\n| run | training | images/s | evaluation | memory | device | commit |\n" + "|---" * 7 + "|"
+    )
+    for run in runs:
+        cost, device, commit, _ = _facts(run)
+        parts.append("| " + " | ".join([_name(run), *cost, device, commit]) + " |")
+    parts.append("\n## Differences from the original\n")
+    for experiment in experiments.values():
+        parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
+    parts += [f"\nNot a finished run: `{path}`: {reason}" for path, reason in others]
+    return "\n".join(parts) + "\n"
+
+
+def _called(verdict) -> str:
+    return verdict.verdict + (" (provisional)" if verdict.provisional else "")
+
+
+def _reasons(verdict):
+    """What a verdict rests on, line by line."""
+    yield f"Criterion: {verdict.claim.criterion}."
+    if verdict.numbers:
+        yield f"Numbers ({verdict.profile}): {verdict.numbers}."
+    if verdict.seeds:
+        seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in verdict.seeds.items())
+        same, number = verdict.agreeing
+        yield f"Seeds: {seeds}" + (f"; {same} of {number} seeds alone say the same." if number > 1 else ".")
+    if verdict.command:
+        yield f"To test it: `{verdict.command}`"
+
+
+def _verdict(verdict) -> str:
+    kind = "untested" if verdict.verdict == UNTESTED else verdict.verdict
+    lines = "<br>".join(_code(line) for line in _reasons(verdict))
+    return (
+        f"<details><summary>{escape(verdict.claim.name)} · <span class={kind}>{escape(_called(verdict))}</span> · "
+        f"{escape(verdict.claim.text)}</summary><p>{lines}</p></details>"
+    )
+
+
+def _code(text) -> str:
+    """Text with what stands between backquotes as code."""
+    return "".join(
+        f"<code>{escape(part)}</code>" if number % 2 else escape(part) for number, part in enumerate(text.split("`"))
+    )
+
+
+def _table(table, experiment) -> str:
+    bands = experiment.bands if experiment else {}
+    head = "<th>model</th><th>seeds</th>"
+    for column in table.columns:
+        head += f"<th>{escape(column.title)}</th>" + ("<th>published</th>" if table.compared else "")
+    rows = []
+    for row in table.rows:
+        cells = f"<td>{escape(row.model)}</td><td>{', '.join(map(str, row.seeds))}</td>"
+        for column in table.columns:
+            cell = row.cells[column.key]
+            band = bands.get(column.key) or bands.get(column.key.rsplit("_", 1)[0])
+            outside = (
+                band is not None
+                and isinstance(cell.ours, float)
+                and isinstance(cell.published, float)
+                and not band.holds(cell.ours, cell.published)
+            )
+            spread = f'<span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
+            values = ""
+            if len(cell.values) > 1:
+                each = ", ".join(f"{seed}: {column.form(value)}" for seed, value in cell.values)
+                values = f'<span class="spread">{escape(each)}</span>'
+            mark = ' class="outside" title="outside the expected band"' if outside else ""
+            cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{spread}{values}</td>"
+            if table.compared:
+                cells += f"<td>{escape(column.form(cell.published))}</td>"
+        rows.append(f"<tr>{cells}<td>{escape(duration(row.train_seconds))}</td></tr>")
+    expected = "; ".join(f"{name} {band.text()}" for name, band in bands.items())
+    note = (
+        f" Expected of the published number: {expected}; what lies outside is red."
+        if table.compared and expected
+        else ""
+    )
+    return (
+        f"<h3>{escape(table.experiment)} · {escape(table.dataset)} · {escape(table.profile)}</h3>"
+        f"<p>{escape(' '.join(table.remarks) + note)}</p><div class=wide><table><tr>{head}<th>trained</th></tr>"
+        f"{''.join(rows)}</table></div>"
+    )
+
+
+def _name(run) -> str:
+    keys = ("experiment", "dataset", "profile", "model")
+    return "/".join(str(run.metrics[key]) for key in keys) + f"/seed-{run.metrics['seed']}"
+
+
+def _facts(run):
+    """Cost (training, images/s, evaluation, memory), device, commit, and provenance of a run, as text."""
+    metrics, config = run.metrics, run.config
+
+    def number(key, form):
+        value = metrics.get(key)
+        return form(value) if isinstance(value, (int, float)) else "—"
+
+    cost = (
+        number("train_seconds", duration),
+        number("train_images_per_second", lambda value: f"{value:,.0f}"),
+        number("evaluate_seconds", duration),
+        number("peak_memory_mb", lambda value: f"{value:,.0f} MB"),
+    )
+    versions = config.get("versions") or {}
+    digests = config.get("data_sha256") or {}
+    provenance = [f"{key} {value}" for key, value in versions.items()] if isinstance(versions, Mapping) else []
+    if isinstance(digests, Mapping):
+        provenance += [f"SHA-256 of {key} {value}" for key, value in digests.items()]
+    else:
+        provenance.append(f"SHA-256 of the data {digests}")
+    return cost, str(config.get("device") or "—"), str(config.get("commit") or "—"), provenance
+
+
+def _run(run) -> str:
+    cost, device, commit, provenance = _facts(run)
+    named = zip(("training", "images/s", "evaluation", "memory"), cost, strict=True)
+    lines = [
+        "; ".join(f"{name} {value}" for name, value in named) + f"; on {device}",
+        f"commit {commit}",
+        "; ".join(provenance),
+    ]
+    pictures = [
+        _figure(run.folder / name, caption) for name, caption in PICTURES.items() if (run.folder / name).is_file()
+    ]
+    text = "<br>".join(escape(line) for line in lines)
+    return f"<details><summary>{escape(_name(run))}</summary><p>{text}</p>{''.join(pictures)}</details>"
+
+
+def _figure(picture, caption) -> str:
+    """A picture, the bytes of a PNG or the path of one, inside the page."""
+    data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    return (
+        f'<figure><img alt="{escape(caption)}" loading="lazy" src="data:image/png;base64,'
+        f'{base64.b64encode(data).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _together(runs):
+    """(PNG, caption) of the curves of all models, for each experiment, dataset and profile."""
+    from invariance import figures
+
+    groups: dict[tuple, list] = {}
+    for run in runs:
+        key = tuple(run.metrics[name] for name in ("experiment", "dataset", "profile"))
+        groups.setdefault(key, []).append(run)
+    for (experiment, dataset, profile), members in groups.items():
+        restricted = [
+            int(label) for label in (members[0].config.get("protocol") or {}).get("ranges", {}).get("restricted", {})
+        ]
+        if not restricted:
+            continue
+        curves = {}
+        for run in members:
+            try:
+                rows = run.folder.csv("curves.csv")
+                points: dict[float, list[float]] = {}
+                for row in rows:
+                    if row["digit"] in restricted:
+                        points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
+            except Exception:  # a run without readable curves is shown without them
+                continue
+            if points:
+                name = run.metrics["model"] + (f", seed {run.metrics['seed']}" if run.metrics["seed"] else "")
+                curves[name] = sorted((point, sum(values) / len(values)) for point, values in points.items())
+        if not curves:
+            continue
+        drawing = "ratio" in members[0].metrics
+        digits = " and ".join(map(str, restricted))
+        caption = (
+            f"{experiment} on {dataset}, {profile}: "
+            f"{'mean squared error' if drawing else 'share recognised'}, mean of the digits {digits}"
+        )
+        stream = io.BytesIO()
+        figures.curves_together(curves, caption, logarithmic=drawing).savefig(stream, dpi=110, bbox_inches="tight")
+        figures.plt.close("all")
+        yield stream.getvalue(), caption
+
+
+def _deviations(experiment) -> str:
+    items = "".join(f"<li>{_code(what)}: {_code(why)}.</li>" for what, why in experiment.deviations)
+    return f"<h3>{escape(experiment.name)}</h3><ul>{items}</ul>"
+
+
+def _protocol_picture() -> str:
+    """The two ranges of training angles, drawn."""
+
+    def circle(x, wedge, colour, text):
+        shape = (
+            f'<path d="M{x} 70 L{x - 35.4:.1f} 34.6 A50 50 0 0 1 {x + 35.4:.1f} 34.6 Z" fill="{colour}"/>'
+            if wedge
+            else f'<circle cx="{x}" cy="70" r="50" fill="{colour}"/>'
+        )
+        return (
+            f'{shape}<circle cx="{x}" cy="70" r="50" fill="none" stroke="#555"/>'
+            f'<text x="{x}" y="145" text-anchor="middle" font-size="14">{text}</text>'
+        )
+
+    return (
+        '<figure><svg viewBox="0 0 520 160" width="520" style="max-width:100%" role="img" '
+        'aria-label="Training ranges: all angles for most digits, 45 degrees to either side for the restricted ones">'
+        + circle(90, False, "#cfe3f3", "most digits: every angle")
+        + circle(390, True, "#fbd9a8", "restricted digits: ±45° only")
+        + "</svg><figcaption>The angles that are shown in training (shaded). Measured is every angle. Shifts are "
+        "restricted likewise: to -5..4 pixels of -20..19.</figcaption></figure>"
+    )

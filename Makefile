@@ -12,9 +12,10 @@ ARGS      ?=
 BIN   := .venv/bin
 READY := .venv/.ready
 LINT  := .venv/.ready-lint
+BOOKS := .venv/.ready-notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help recognition-rotation recognition-upright generation-rotation generation-shift report bench test test-slow lint format clean
+.PHONY: help recognition-rotation recognition-upright generation-rotation generation-shift report notebooks bench test test-slow lint format clean
 
 help:
 	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
@@ -24,6 +25,7 @@ help:
 	@echo "  make generation-shift      the same for shifted digits"
 	@echo "  make recognition-upright   the capsule networks on digits that are not turned"
 	@echo "  make report                one page of all runs there are and the committed ones: tables, claims, figures"
+	@echo "  make notebooks             execute the notebooks on the newest runs"
 	@echo "  make bench                 speed, as shares of this machine's matrix-product peak"
 	@echo "  make test                  the tests (minutes)"
 	@echo "  make test-slow             the tests that train for longer"
@@ -46,6 +48,10 @@ $(LINT): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lint]'
 	@touch $@
 
+$(BOOKS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
+	@touch $@
+
 recognition-rotation recognition-upright generation-rotation generation-shift: $(READY)
 	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
 	    --runs '$(RUNS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
@@ -56,13 +62,16 @@ report: $(READY)
 	@$(BIN)/python -m invariance report --runs '$(RUNS)' --runs experiments/results \
 	    --html '$(RUNS)/report.html' --markdown '$(RUNS)/report.md' $(ARGS)
 
+notebooks: $(BOOKS)
+	@$(BIN)/python -m invariance notebooks --runs '$(RUNS)' $(ARGS) notebooks/*.ipynb
+
 bench: $(READY)
 	@$(BIN)/python -m invariance bench $(ARGS)
 
-test: $(READY)
+test: $(BOOKS)
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(READY)
+test-slow: $(BOOKS)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(LINT)

@@ -449,10 +449,15 @@ def _main(argv):
     bench.add_argument("--json", default="bench.json", metavar="FILE", help="default: %(default)s")
     bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
     bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
+    notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
+    notebooks.add_argument("notebook", nargs="+", help=".ipynb files")
+    notebooks.add_argument("--runs", default="runs", metavar="DIR", help="default: %(default)s")
+    notebooks.add_argument("--out", metavar="DIR", help="where the executed ones go; default: RUNS/notebooks")
     for command in (report, listing):
         command.add_argument("--runs", action="append", metavar="DIR", help="may be repeated; default: runs")
     arguments = parser.parse_args(argv)
-    return {"report": _report, "list": _list, "evaluate": _evaluate, "bench": _bench}[arguments.command](arguments)
+    actions = {"report": _report, "list": _list, "evaluate": _evaluate, "bench": _bench, "notebooks": _notebooks}
+    return actions[arguments.command](arguments)
 
 
 def _experiments() -> dict[str, Experiment]:
@@ -536,6 +541,16 @@ def _evaluate(arguments):
     from invariance import running
 
     return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset)
+
+
+def _notebooks(arguments):
+    from invariance.notebooks import RUNS, execute_all
+
+    for path in arguments.notebook:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: there is no such notebook")
+    os.environ[RUNS] = str(Path(arguments.runs).resolve())
+    execute_all(arguments.notebook, arguments.out or Path(arguments.runs) / "notebooks")
 
 
 def _bench(arguments):

@@ -7,13 +7,13 @@ class UserError(Exception):
     exit_code = 2
 
 
-def require_extra(package: str, option: str):
-    """Raises UserError if an optional package, which an extra of the same name installs, is not there."""
+def require_extra(package: str, option: str, extra: str | None = None):
+    """Raises UserError if an optional package, which an extra (of the same name) installs, is not there."""
     from importlib.util import find_spec
 
     if find_spec(package) is None:
         raise UserError(
-            f"{option}: the package {package} is not installed; pip install 'invariance[{package}]' does that"
+            f"{option}: the package {package} is not installed; pip install 'invariance[{extra or package}]' does that"
         )
 
 

@@ -17,9 +17,9 @@ from invariance.results import Run
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
 QUESTION = (
     "A network sees most digits turned by every angle, or shifted to every place, but a few of them within a narrow "
-    "range only. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks Learn "
-    "Invariants?” (2018) says no, for convolutional networks, for two kinds of capsule networks, and for autoencoders. "
-    "Here are the same measurements, made anew."
+    "range only. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks "
+    "Learn Invariants?” (2018) says no, for convolutional networks, for two kinds of capsule networks, and for "
+    "autoencoders. Here are the same measurements, made anew."
 )
 
 # Pictures of a run that the page shows, with what they are.

@@ -286,7 +286,7 @@ def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: 
 
     config = folder.json("config.json")
     try:
-        name, dataset, seed = config["model"], dataset or _data_of(config), config["seed"]
+        name, dataset, seed = config["model"], dataset or data_of(config), config["seed"]
     except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
     data = datasets.load(dataset)
@@ -344,7 +344,7 @@ def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress
         progress.line(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
 
 
-def _data_of(config) -> str:
+def data_of(config) -> str:
     """What to load to get a run's data again."""
     name, source = config["dataset"], config.get("data_source", "")
     return source if source.endswith(".npz") else name

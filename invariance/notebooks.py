@@ -1,0 +1,127 @@
+"""What the notebooks share: finding a finished run with its network, or making one."""
+
+import os
+from pathlib import Path
+
+from invariance.progress import Progress
+from invariance.protocol import Experiment
+from invariance.results import Run, find
+
+# For the tests of the notebooks: where runs are looked for and made, in which profile, on which data.
+RUNS, PROFILE, DATASET = "INVARIANCE_RUNS", "INVARIANCE_PROFILE", "INVARIANCE_DATASET"
+
+
+def newest_run(experiment: str, models=None, needs: str = "model.keras", runs=None) -> Run | None:
+    """The run that was finished last, of some models of an experiment.
+
+    Args:
+        experiment: its name.
+        models: names; None for all.
+        needs: a file that the run's folder must hold.
+        runs: folders of runs; None for "runs" here and one level up, or what the variable INVARIANCE_RUNS names.
+
+    Returns:
+        The run, None where there is none.
+    """
+    if runs is None:
+        runs = [os.environ[RUNS]] if RUNS in os.environ else ["runs", "../runs"]
+    suitable = [
+        run
+        for folder in runs
+        if Path(folder).is_dir()
+        for run in find(folder)[0]
+        if run.metrics["experiment"] == experiment
+        and (models is None or run.metrics["model"] in models)
+        and (run.folder / needs).is_file()
+    ]
+    return max(suitable, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, default=None)
+
+
+def newest_or_trained(experiment: Experiment, model: str, models=None) -> Run:
+    """The newest suitable run; where there is none, a quick one is trained (minutes), and that is said.
+
+    Args:
+        experiment: the experiment.
+        model: which of its models is trained.
+        models: which of its models are suitable; None for all.
+    """
+    run = newest_run(experiment.name, models)
+    if run is None:
+        from invariance import datasets
+        from invariance.running import RunConfig, execute
+
+        profile, runs = os.environ.get(PROFILE, "quick"), os.environ.get(RUNS, "runs")
+        print(f"No finished run of {experiment.name} was found. One is trained now: {model}, profile {profile}.")
+        entry = experiment.models[model]
+        dataset = datasets.resolve(os.environ.get(DATASET, "auto"), print)
+        protocol = entry.protocol or experiment.protocol
+        execute(RunConfig(experiment.name, profile, model, entry, protocol, dataset), runs)
+        run = newest_run(experiment.name, models, runs=[runs])
+    Progress("").line(f"Run: {run.folder.path}")
+    return run
+
+
+def loaded(run: Run):
+    """(model, protocol, data of the run's classes, classes) of a run.
+
+    Raises:
+        UserError: if the data are not to be had.
+    """
+    from invariance.protocol import protocol_from_json
+    from invariance.running import data_of, import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from invariance import datasets
+
+    protocol = protocol_from_json(run.config["protocol"])
+    data = datasets.load(data_of(run.config))
+    classes = protocol.classes(data.y_train)
+    return keras.saving.load_model(run.folder / "model.keras"), protocol, data.select(classes), classes
+
+
+def shown(figure):
+    """A figure of `figures` as a picture that a notebook shows."""
+    import io
+
+    from IPython.display import Image
+
+    from invariance import figures
+
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=100, bbox_inches="tight")
+    figures.plt.close(figure)
+    return Image(data=stream.getvalue())
+
+
+def execute_all(notebooks, out, say=print):
+    """Executes notebooks, each in a kernel of its own, and writes what they show.
+
+    Args:
+        notebooks: paths of .ipynb files.
+        out: the folder the executed ones go to.
+        say: called with a line for each.
+
+    Raises:
+        UserError: if a package is missing that runs notebooks.
+        RunError: if a cell fails; names notebook and error.
+    """
+    from invariance.errors import RunError, require_extra
+    from invariance.results import replacing
+
+    require_extra("nbclient", "notebooks", "notebooks")
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    for path in map(Path, notebooks):
+        page = nbformat.read(path, as_version=4)
+        try:
+            NotebookClient(page, timeout=None, kernel_name="python3").execute()
+        except CellExecutionError as error:
+            raise RunError(f"{path}: a cell failed ({error.ename}: {error.evalue})") from error
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with replacing(Path(out) / path.name) as partial:
+            nbformat.write(page, partial)
+        say(f"{path}: executed, see {Path(out) / path.name}")

@@ -45,7 +45,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
 .reproduced { color: #006b4f; } .contradicted { color: #b03000; } .untested { color: #666; }
 .outside { color: #b03000; }
 code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
-summary { cursor: pointer; font-weight: 600; } .warning { background: #fff3d6; padding: .6rem; }
+summary { cursor: pointer; overflow-wrap: anywhere; } .warning { background: #fff3d6; padding: .6rem; }
 @media print { details > *:not(summary) { display: block; } body { max-width: none; font-size: 11px; }
   figure, tr { break-inside: avoid; } }
 """
@@ -146,7 +146,7 @@ def _verdict(verdict) -> str:
     kind = "untested" if verdict.verdict == UNTESTED else verdict.verdict
     lines = "<br>".join(_code(line) for line in _reasons(verdict))
     return (
-        f"<details><summary>{escape(verdict.claim.name)} · <span class={kind}>{escape(_called(verdict))}</span> · "
+        f"<details><summary><b>{escape(verdict.claim.name)}</b> · <b class={kind}>{escape(_called(verdict))}</b> · "
         f"{escape(verdict.claim.text)}</summary><p>{lines}</p></details>"
     )
 

@@ -84,7 +84,7 @@ def _guarded(action) -> int:
 def _run_experiment(experiment, argv):
     arguments = experiment_parser(experiment).parse_args(argv)
     from invariance import datasets
-    from invariance.running import PRECISIONS, RunConfig, execute
+    from invariance.running import PRECISIONS, RunConfig, execute, loaded
 
     _choice("--profile", arguments.profile, PROFILES)
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
@@ -142,6 +142,10 @@ def _run_experiment(experiment, argv):
         say(warning)
     _forecast(configs, arguments.runs, arguments.overwrite, say)
 
+    data = None
+    if len([config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]) > 1:
+        # Once for all of them: decoding takes as long as TensorFlow's import. One run alone loads its data itself.
+        data = _in_child(lambda: loaded(dataset, say))
     parent = os.getpid()
     failures = []
     for config in configs:
@@ -155,6 +159,7 @@ def _run_experiment(experiment, argv):
                     arguments.tensorboard,
                     redraws,
                     parent,
+                    data,
                 )
             )
         except (UserError, RunError) as error:

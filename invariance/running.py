@@ -71,6 +71,7 @@ def execute(
     tensorboard: bool = False,
     redraws: int = 0,
     parent: int | None = None,
+    data=None,
 ):
     """Carries a run out, or the rest of it, and writes its folder.
 
@@ -82,6 +83,7 @@ def execute(
         tensorboard: write TensorBoard files too.
         redraws: also measure with the published estimator, so many drawings of the angles; 0 for not.
         parent: a process whose end stops the run.
+        data: the dataset (`datasets.Data`) where it has been loaded already; None to load it.
 
     Raises:
         UserError, RunError, Interrupted: see `errors`.
@@ -97,10 +99,10 @@ def execute(
                 if folder.done:
                     if config.dataset.endswith(".npz"):
                         # The one kind of data that may change under its name.
-                        _check_data(folder, _selected(config)[0].sha256())
+                        _check_data(folder, _selected(config, data)[0].sha256())
                     progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
                     return
-            _execute(config, folder, progress, tensorboard, redraws, parent)
+            _execute(config, folder, progress, tensorboard, redraws, parent, data)
         except ValueError as error:
             raise UserError(f"{config.model} on {config.dataset}: {error}") from error
         except MemoryError as error:
@@ -128,11 +130,18 @@ def import_tensorflow():
             os.close(stderr)
 
 
-def _selected(config, say=lambda text: None):
-    """The data of the protocol's classes, and these classes."""
+def loaded(dataset: str, say=lambda text: None):
+    """A dataset by its name or path, "auto" resolved, as `datasets.load` gives it."""
     from invariance import datasets
 
-    data = datasets.load(config.dataset, say)
+    if dataset in datasets.TFDS_NAMES:  # which loads TensorFlow, loudly
+        import_tensorflow()
+    return datasets.load(dataset, say)
+
+
+def _selected(config, data, say=lambda text: None):
+    """The data of the protocol's classes, and these classes."""
+    data = data or loaded(config.dataset, say)
     classes = config.protocol.classes(data.y_train)
     data = data.select(classes)
     absent = sorted(set(classes) - set(data.y_test.tolist()))
@@ -141,12 +150,8 @@ def _selected(config, say=lambda text: None):
     return data, classes
 
 
-def _execute(config, folder, progress, tensorboard, redraws, parent):
-    from invariance import datasets
-
-    if config.dataset in datasets.TFDS_NAMES:  # which loads TensorFlow, loudly
-        import_tensorflow()
-    data, classes = _selected(config, progress.line)
+def _execute(config, folder, progress, tensorboard, redraws, parent, data):
+    data, classes = _selected(config, data, progress.line)
     import_tensorflow()
     import keras
 

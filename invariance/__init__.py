@@ -20,4 +20,4 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 def _register(keras):
     from invariance import losses, optimizers  # noqa: F401  (their decorators register them)
     from invariance.layers import capsules, fast, matrix_capsules  # noqa: F401
-    from invariance.models import capsule_network  # noqa: F401
+    from invariance.models import capsule_network, conditional_autoencoder  # noqa: F401

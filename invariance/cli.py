@@ -336,6 +336,11 @@ def _like(option, text, example):
 def _with_grid(entries, profile, protocol, text) -> dict[str, Entry]:
     """The entries with another grid of the evaluation."""
     spacing = _spacing("--grid", text, protocol)
+    try:
+        if isinstance(protocol, Generation):
+            protocol.grid(spacing)
+    except ValueError as error:
+        raise UserError(f"--grid: {error}") from error
     return {
         name: dataclasses.replace(
             entry,

@@ -250,7 +250,7 @@ def measure(
     values = np.zeros((2 + len(BASELINES), len(classes), len(points)))
     began = time.monotonic()
     for column, parameters in enumerate(protocol.parameters(points)):
-        errors = drawings.errors(parameters)
+        errors = drawings.errors(parameters).astype("float64")
         for kind, each in enumerate((errors, errors**2, *drawings.baselines(parameters, means, rows))):
             values[kind, :, column] = np.bincount(rows, each, len(classes)) / counts
         if progress.due():

@@ -52,12 +52,11 @@ class RMSProp(CompiledUpdate, keras.optimizers.RMSprop):
         super().__init__(learning_rate, rho=rho, epsilon=epsilon, **kwargs)
         self.initial_accumulator = initial_accumulator
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        for velocity in self._velocities:
-            velocity.assign(keras.ops.full(velocity.shape, self.initial_accumulator, velocity.dtype))
+    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
+        # Made with their value, not assigned it: they may be made while a graph is traced.
+        if name == "velocity":
+            initializer = keras.initializers.Constant(self.initial_accumulator)
+        return super().add_optimizer_variables(trainable_variables, name, initializer)
 
     def get_config(self):
         return {**super().get_config(), "initial_accumulator": self.initial_accumulator}

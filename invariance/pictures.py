@@ -136,7 +136,7 @@ def _samples(config, model, codes, points, folder, title):
         "prior": ("codes uniform in [-1, 1]", rng.uniform(-1.0, 1.0, (6, size))),
         "codes": (
             "codes normal, with mean and covariance of the training images' codes",
-            rng.multivariate_normal(codes.mean(axis=0), np.cov(codes.T), 6, method="eigh"),
+            rng.multivariate_normal(codes.mean(axis=0), np.atleast_2d(np.cov(codes.T)), 6, method="eigh"),
         ),
     }
     for name, (what, sample) in kinds.items():

@@ -221,7 +221,8 @@ class GenerationByRotation(Generation):
         if spacing is None:
             return np.round(-180.0 + 1.8 * np.arange(200), 1)
         count = round(360 / spacing)
-        return -180.0 + 360.0 / count * (np.arange(count) + 0.5)
+        # Rounded, so that a quarter turn among them is recognised as one.
+        return np.round(-180.0 + 360.0 / count * (np.arange(count) + 0.5), 9)
 
     def parameters(self, values):
         """The transformation's parameters for points of the grid: the angles themselves."""
@@ -266,12 +267,18 @@ class GenerationByShift(Generation):
         return Shift(self.ranges, self.canvas, fill=-1.0, scale=self.scale)
 
     def grid(self, spacing: float | None):
-        """The shifts dy = dx of the evaluation, (points,): as published, every second pixel of the widest range."""
+        """The shifts dy = dx of the evaluation, (points,): as published, every second pixel of the widest range.
+
+        Raises:
+            ValueError: if the spacing is not in whole pixels.
+        """
         import numpy as np
 
+        if spacing is not None and spacing != round(spacing):
+            raise ValueError(f"a grid of shifts is spaced by whole pixels. Received: {spacing!r}")
         ranges = [self.ranges.default, self.inside, self.outside]
         low, high = min(pairs[0][0] for pairs in ranges), max(pairs[-1][1] for pairs in ranges)
-        return np.arange(low, high, 2.0 if spacing is None else max(1.0, round(spacing)))
+        return np.arange(low, high, 2.0 if spacing is None else spacing)
 
     def parameters(self, values):
         """The transformation's parameters for points of the grid, (points, 2): dy = dx."""

@@ -131,9 +131,20 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         published = experiment.published if experiment and experiment.published_on == key[1] else {}
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
         columns = _columns([run for model in models for run in groups[key][model]], experiment)
-        rows = tuple(_row(model, groups[key][model], published.get(model, {}), columns) for model in models)
+        rows = tuple(
+            _row(model, groups[key][model], _comparable(model, groups[key][model], experiment, published), columns)
+            for model in models
+        )
         result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1]))))
     return result
+
+
+def _comparable(model, runs, experiment, published) -> Mapping:
+    """What is published of a model, if its runs measured just that: the same classes and ranges."""
+    if model not in published:
+        return {}
+    protocol = json.loads(json.dumps((experiment.models[model].protocol or experiment.protocol).to_json()))
+    return published[model] if all(run.config.get("protocol", protocol) == protocol for run in runs) else {}
 
 
 def _columns(runs, experiment) -> tuple[Column, ...]:
@@ -142,11 +153,10 @@ def _columns(runs, experiment) -> tuple[Column, ...]:
         return tuple(
             Column(key, title, lambda values, key=key: values.get(key), _share) for key, title in NAMES.items()
         )
-    if experiment:
+    ranges = (((run.config.get("protocol") or {}).get("ranges") or {}).get("restricted") or {} for run in runs)
+    digits = sorted({label for restricted in ranges for label in restricted})
+    if not digits and experiment:
         digits = [str(label) for label in experiment.protocol.restricted]
-    else:
-        ranges = (run.config.get("protocol", {}).get("ranges", {}).get("restricted", {}) for run in runs)
-        digits = sorted({label for restricted in ranges for label in restricted})
     columns = []
     for digit in digits:
         for key, title, form in (("mse_in", "in", _share), ("mse_out", "out", _share), ("ratio", "out/in", _ratio)):

@@ -199,6 +199,10 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
                 for key in ("seed", "chance", "p_test", "p_in", "p_out", "p_inv", "train_seconds")
                 if not isinstance(run.metrics.get(key, 0.0), (int, float, type(None)))
             ]
+            for key in ("mse_in", "mse_out", "ratio", "images"):
+                value = run.metrics.get(key) or {}
+                if not isinstance(value, dict) or not all(isinstance(v, (int, float)) for v in value.values()):
+                    odd.append(key)
             if odd:
                 raise UserError(f"{folder / 'metrics.json'}: not a number: {', '.join(odd)}")
             finished.append(run)

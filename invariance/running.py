@@ -157,6 +157,10 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
 
     from invariance import generation, pictures, training
 
+    budget = config.entry.budgets[config.profile]
+    if isinstance(config.protocol, Generation):
+        # What could not be measured is not trained.
+        generation.averaged(generation.evaluation_points(config.protocol, budget.grid_spacing), config.protocol)
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
         _check_data(folder, described["data_sha256"])
@@ -165,10 +169,6 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
 
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
     keras.utils.set_random_seed(config.seed)
-    budget = config.entry.budgets[config.profile]
-    if isinstance(config.protocol, Generation):
-        # What could not be measured is not trained.
-        generation.averaged(generation.evaluation_points(config.protocol, budget.grid_spacing), config.protocol)
     arguments = config.protocol.arguments(data.image_shape, classes)
     model = config.entry.model_for(config.profile)(*arguments, budget.schedule())
     prepare = config.protocol.prepare(config.seed, classes)
@@ -336,6 +336,10 @@ def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress
 
     means = generation.mean_images(data.x_train, data.y_train, classes)
     points = generation.evaluation_points(protocol, spacing)
+    try:
+        generation.averaged(points, protocol)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     artist = generation.Artist(model, protocol)
     errors = generation.measure(artist, data.x_test, data.y_test, classes, means, points, progress)
     measured = generation.ratios(errors, protocol)

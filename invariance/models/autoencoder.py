@@ -71,7 +71,7 @@ class Autoencoder:
         if self.regulariser is None:
             model = ConditionalAutoencoder(encoder, decoder, name="autoencoder")
         else:
-            constant = learning_rate if isinstance(learning_rate, float) else _peak(learning_rate)
+            constant = learning_rate if isinstance(learning_rate, (int, float)) else _peak(learning_rate)
             model = AdversarialAutoencoder(
                 encoder,
                 decoder,
@@ -153,7 +153,8 @@ class Autoencoder:
         penalty = {"wasserstein": 4, "wasserstein_batchwide": 4 * 128, "cross_entropy": 0}[self.regulariser]
         return total + encoder + critic * (self.critic_updates * (6 + penalty) + 2)
 
-    # Training takes this much less time than at the share of the machine's peak that other networks reach (`make bench`).
+    # Training takes this much less time than at the share of the machine's peak that other networks reach (see `make
+    # bench`).
     speed_up = 1.5
 
     def decoder_flops(self, output_shape, parameters: int) -> float:

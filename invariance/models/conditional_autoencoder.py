@@ -111,6 +111,13 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         self.encoder_tracker = keras.metrics.Mean(name="encoder_loss")
         self.build()
 
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["prior"] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store):
+        self.seed_generator.state.assign(store["prior"][()])
+
     def sample_prior(self, count, generator=None):
         """Codes (count, code_size) drawn from the prior."""
         size = self.encoder.output_shape[-1]
@@ -142,6 +149,9 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         import tensorflow as tf
 
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.optimizer.built:
+            # For all weights, the critic's too, as a loaded model's is.
+            self.optimizer.build(self.trainable_variables)
         images = inputs[0]
         batch = ops.shape(images)[0]
 

@@ -180,6 +180,7 @@ def test_evaluate_what_is_no_run(capsys, tmp_path, made):
 @pytest.mark.parametrize("spacing", ["0", "-5", "7", "360", "five", "nan", "inf"])
 def test_evaluate_with_a_bad_grid(capsys, tmp_path, spacing):
     (tmp_path / "metrics.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"protocol": EXPERIMENT.protocol.to_json()}))
     refused(capsys, main("evaluate", str(tmp_path), "--grid-spacing", spacing), "--grid-spacing", repr(spacing))
 
 

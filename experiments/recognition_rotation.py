@@ -92,7 +92,7 @@ CAPSULE_QUICK = replace(
     steps=720,
     warmup_steps=100,
     steps_per_epoch=120,
-    grid_spacing=15,
+    grid_spacing=22.5,
     images_per_class=250,
 )
 
@@ -120,11 +120,11 @@ MATRIX_PAPER = Budget(100 * MATRIX_EPOCH, 50, MATRIX_EPOCH, 1e-3, grid_spacing=1
 MATRIX_STANDARD = replace(MATRIX_PAPER, steps=6 * MATRIX_EPOCH, learning_rate=1e-2, warmup_steps=MATRIX_EPOCH // 4)
 MATRIX_QUICK = replace(
     MATRIX_STANDARD,
-    steps=1000,
+    steps=800,
     learning_rate=2e-2,
     steps_per_epoch=200,
-    warmup_steps=100,
-    grid_spacing=15,
+    warmup_steps=80,
+    grid_spacing=22.5,
     images_per_class=250,
 )
 
@@ -202,7 +202,7 @@ EXPERIMENT = Experiment(
     title="Recognition under rotation: digits 3 and 4 are shown within +/-45 degrees only",
     protocol=PROTOCOL,
     models=MODELS,
-    defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01", "capsnet_dr"),
+    defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01", "capsnet_dr", "capsnet_em"),
     published=published.RECOGNITION_ROTATION,
     bands={"p_test": Band(absolute=0.01), "p_out": Band(absolute=0.05), "p_inv": Band(absolute=0.06, below=0.125)},
     deviations=DEVIATIONS,

@@ -37,7 +37,8 @@ EXPERIMENT = Experiment(
             steps=5 * EPOCH,
             steps_per_epoch=EPOCH,
             learning_rate=1.5e-3,
-            warmup_steps=EPOCH // 10,
+            # With a tenth of an epoch the capsules, whose first lengths are 1e-4, stay at chance for an epoch.
+            warmup_steps=3 * EPOCH // 4,
         ),
         "capsnet_em": ROTATED["capsnet_em"],
     },

@@ -43,7 +43,7 @@ PAPER = Budget(300 * EPOCH, 128, EPOCH, 1e-4, decay_rate=0.9, decay_steps=10_000
 # Shorter trainings rise to a larger learning rate and fall along a cosine to zero. Above 5e-4 the
 # double softmax leaves whole classes unlearned for long. The plain networks learn more slowly; theirs are longer.
 STANDARD = replace(PAPER, steps=30 * EPOCH, learning_rate=4e-4, decay_rate=1.0, decay_steps=1, warmup_steps=EPOCH // 2)
-QUICK = replace(STANDARD, steps=5 * EPOCH // 2, steps_per_epoch=94, grid_spacing=15, images_per_class=250)
+QUICK = replace(STANDARD, steps=9 * EPOCH // 4, steps_per_epoch=94, grid_spacing=15, images_per_class=250)
 LONGER = {"standard": replace(STANDARD, steps=36 * EPOCH), "quick": replace(QUICK, steps=9 * EPOCH // 2)}
 # With 30 epochs cnn_bn_00 stops at .985 and is still learning.
 LONGEST = {"standard": replace(STANDARD, steps=40 * EPOCH)}
@@ -135,7 +135,9 @@ def capsnet_em() -> Entry:
     The spread loss' margin grows in 20 steps from .2 to .9; in shorter trainings it does so within their first 80 %.
     """
     model = MatrixCapsNet()
-    narrow = replace(model, capsules=(8, 8), margin_steps=MATRIX_QUICK.steps // 25, moving_average_decay=0.98)
+    narrow = replace(
+        model, primary=4, capsules=(8, 8), margin_steps=MATRIX_QUICK.steps // 25, moving_average_decay=0.98
+    )
     return Entry(
         model,
         {

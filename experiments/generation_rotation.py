@@ -37,7 +37,7 @@ def restricted_to(pairs, **changes) -> GenerationByRotation:
 PROTOCOL = restricted_to(UPRIGHT)
 
 # The original: 100,000 iterations, learning rate 1e-3 throughout. Because RMSProp's running averages begin at one, the
-# first updates are small. Begun at zero, it learns no faster (F = 128, mean loss of steps 400 to 500: .162 against .154).
+# first updates are small. Begun at zero, it learns no faster (F = 128, loss of steps 400 to 500: .162 against .154).
 PAPER = Budget(100_000, 128, 1000, 1e-3, grid_spacing=None)
 STANDARD = replace(PAPER, steps=3000, steps_per_epoch=250, warmup_steps=20, grid_spacing=9)
 QUICK = replace(STANDARD, steps=1200, steps_per_epoch=200, images_per_class=100)

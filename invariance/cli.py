@@ -140,10 +140,11 @@ def _run_experiment(experiment, argv):
     )
     if warning:
         say(warning)
-    _forecast(configs, arguments.runs, arguments.overwrite, say)
+    pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
+    _forecast(pending, say)
 
     data = None
-    if len([config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]) > 1:
+    if len(pending) > 1:
         # Once for all of them: decoding takes as long as TensorFlow's import. One run alone loads its data itself.
         data = _in_child(lambda: loaded(dataset, say))
     parent = os.getpid()
@@ -379,9 +380,8 @@ def _protocol(protocol, restricted, excluded):
     return protocol
 
 
-def _forecast(configs, runs, overwrite, say):
+def _forecast(pending, say):
     """Says what will be run, how it departs from the original, and how long it will take."""
-    pending = [config for config in configs if overwrite or not config.folder(runs).done]
     if not pending:
         return
     peak = None

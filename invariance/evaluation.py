@@ -1,6 +1,5 @@
 """(model, protocol, arrays) -> what it takes each turned image for, and the four proportions derived from that."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from keras import ops
 
 from invariance import random
 from invariance.errors import UserError
-from invariance.progress import Progress, duration
+from invariance.progress import Progress, Watch
 from invariance.protocol import Recognition
 from invariance.ranges import Ranges, cell_weights
 from invariance.results import wilson
@@ -131,7 +130,7 @@ def predict_grid(
     errors = np.zeros((len(classes), len(angles)))
     drawn = None
     batches = _batches(images)
-    watch = _Watch(len(angles))
+    watch = Watch(len(angles))
     for column, angle in enumerate(angles):
         predicted, drawn = _classify_all(classify, batches, np.full(len(images), angle, "float32"))
         np.add.at(counts, (rows, column, predicted), 1)
@@ -214,7 +213,7 @@ def redraws(
         if mask.any():
             table = Rotation(Ranges(next(iter(ranges.values())), ranges))
             chosen[metric] = mask, _batches(images[mask]), table
-    watch = _Watch(number)
+    watch = Watch(number)
     for draw in range(number):
         for which, (metric, (mask, batches, rotation)) in enumerate(chosen.items()):
             # Each metric, drawing and image has a position of its own in the stream of random numbers.
@@ -363,13 +362,3 @@ def _classify_all(classify, batches, angles):
     if parts[0][1] is None:
         return outputs, None
     return outputs, np.concatenate([error.numpy() for _, error in parts])[: len(angles)]
-
-
-class _Watch:
-    """Time left, from the pace so far."""
-
-    def __init__(self, total):
-        self.total, self.now, self.began = total, time.monotonic, time.monotonic()
-
-    def left(self, done):
-        return duration((self.now() - self.began) / done * (self.total - done))

@@ -1,6 +1,5 @@
 """(model, protocol, arrays) -> how well each digit is drawn at each parameter; then mse_in, mse_out and their ratio."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from invariance.errors import UserError
-from invariance.progress import Progress, duration
+from invariance.progress import Progress, Watch
 from invariance.protocol import Generation
 
 BATCH, SMALL_BATCH = 256, 16
@@ -248,15 +247,15 @@ def measure(
         )
     drawings, protocol = Drawings(artist, images), artist.protocol
     values = np.zeros((2 + len(BASELINES), len(classes), len(points)))
-    began = time.monotonic()
+    watch = Watch(len(points))
     for column, parameters in enumerate(protocol.parameters(points)):
         errors = drawings.errors(parameters).astype("float64")
         for kind, each in enumerate((errors, errors**2, *drawings.baselines(parameters, means, rows))):
             values[kind, :, column] = np.bincount(rows, each, len(classes)) / counts
         if progress.due():
-            left = (time.monotonic() - began) / (column + 1) * (len(points) - column - 1)
             progress.show(
-                (column + 1) / len(points), f"{protocol.parameter} {column + 1}/{len(points)}  {duration(left)} left"
+                (column + 1) / len(points),
+                f"{protocol.parameter} {column + 1}/{len(points)}  {watch.left(column + 1)} left",
             )
     mean, square, *baselines = values
     deviations = np.sqrt(np.maximum(0.0, square - mean**2))

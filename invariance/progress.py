@@ -57,3 +57,14 @@ class Progress:
         if self._shown:
             self.stream.write("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
+
+
+class Watch:
+    """Time left, from the pace so far."""
+
+    def __init__(self, total):
+        self.total, self.began = total, time.monotonic()
+
+    def left(self, done):
+        """As people say it, when so much of the total is done."""
+        return duration((time.monotonic() - self.began) / done * (self.total - done))

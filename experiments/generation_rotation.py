@@ -9,9 +9,9 @@ Run:  make generation-rotation [PROFILE=quick] [MODELS=ae_rotation,aae_rotation|
       make generation-rotation MODELS=aae_rotation ARGS="--set regulariser=wasserstein_batchwide"      (its penalty)
       python -m experiments.generation_rotation --help
 
-Departures from the original, in every profile: weights start as Keras' layers do (Glorot uniform); the gradient penalty
-is the paper's, a norm per sample (with the original's, the second command above, a step takes 17 times as long); the
-critic's five updates see the codes of one batch. Profiles other than `paper` also change steps and learning rate, as
+Departures from the original, in every profile: the gradient penalty is the paper's, a norm per sample (with the
+original's, the second command above, a step takes 17 times as long); the critic's five updates see the codes of one
+batch. Profiles other than `paper` also change steps and learning rate, as
 declared below.
 """
 
@@ -77,7 +77,6 @@ DEVIATIONS = (
         "Profiles shorter than `paper` train for fewer steps, with a learning rate that falls along a cosine",
         "100,000 iterations take 8 to 40 hours on two cores; the ratio out/in hardly depends on them",
     ),
-    ("Weights start as Keras' layers do (Glorot uniform)", "the original's initialisers belong to TensorFlow 1"),
     (
         "The gradient penalty takes a norm for each sample",
         "as its paper has it; with the original's, one norm over all pairs of a batch, a step takes 17 times "

@@ -62,23 +62,27 @@ class Verdict:
     agreeing: tuple[int, int] = (0, 0)
     command: str | None = None
 
-    def text(self) -> str:
-        """Lines for a terminal."""
-        lines = [f"{self.claim.name}  {self.verdict}{' (provisional)' if self.provisional else ''}: {self.claim.text}"]
-        lines.append(f"    criterion: {self.claim.criterion}")
+    def reasons(self) -> list[str]:
+        """What it rests on, line by line; commands stand between backquotes."""
+        lines = [f"Criterion: {self.claim.criterion}"]
         if self.numbers:
-            lines.append(f"    {self.profile}: {self.numbers}")
+            lines.append(f"Numbers ({self.profile}): {self.numbers}")
         if self.seeds:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
-            lines.append(f"    seeds: {seeds}" + _agreement(self.agreeing))
+            same, number = self.agreeing
+            lines.append(f"Seeds: {seeds}" + (f" ({same} of {number} seeds alone say the same)" if number > 1 else ""))
         if self.command:
-            lines.append(f"    test it: {self.command}")
-        return "\n".join(lines)
+            lines.append(f"To test it: `{self.command}`")
+        return lines
 
+    def called(self) -> str:
+        """The verdict, and whether it is provisional."""
+        return self.verdict + (" (provisional)" if self.provisional else "")
 
-def _agreement(agreeing) -> str:
-    same, all_ = agreeing
-    return f" ({same} of {all_} seeds alone say the same)" if all_ > 1 else ""
+    def text(self) -> str:
+        """Lines for a terminal."""
+        first = f"{self.claim.name}  {self.called()}: {self.claim.text}"
+        return "\n    ".join([first, *(line.replace("`", "") for line in self.reasons())])
 
 
 def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") -> list[Verdict]:

@@ -108,8 +108,8 @@ def markdown(
     """The same without pictures, for reading as text. Arguments as for `html`."""
     parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
     for verdict in verdicts:
-        parts.append(f"* **{verdict.claim.name}: {_called(verdict)}.** {verdict.claim.text}")
-        parts += [f"  {line}" for line in _reasons(verdict)]
+        parts.append(f"* **{verdict.claim.name}: {verdict.called()}.** {verdict.claim.text}")
+        parts += [f"  {line}" for line in verdict.reasons()]
     parts.append("\n## Numbers\n")
     parts += [table.markdown() for table in tables] or ["No finished runs.\n"]
     parts.append(
@@ -125,28 +125,11 @@ def markdown(
     return "\n".join(parts) + "\n"
 
 
-def _called(verdict) -> str:
-    return verdict.verdict + (" (provisional)" if verdict.provisional else "")
-
-
-def _reasons(verdict):
-    """What a verdict rests on, line by line."""
-    yield f"Criterion: {verdict.claim.criterion}."
-    if verdict.numbers:
-        yield f"Numbers ({verdict.profile}): {verdict.numbers}."
-    if verdict.seeds:
-        seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in verdict.seeds.items())
-        same, number = verdict.agreeing
-        yield f"Seeds: {seeds}" + (f"; {same} of {number} seeds alone say the same." if number > 1 else ".")
-    if verdict.command:
-        yield f"To test it: `{verdict.command}`"
-
-
 def _verdict(verdict) -> str:
     kind = "untested" if verdict.verdict == UNTESTED else verdict.verdict
-    lines = "<br>".join(_code(line) for line in _reasons(verdict))
+    lines = "<br>".join(_code(line) for line in verdict.reasons())
     return (
-        f"<details><summary><b>{escape(verdict.claim.name)}</b> · <b class={kind}>{escape(_called(verdict))}</b> · "
+        f"<details><summary><b>{escape(verdict.claim.name)}</b> · <b class={kind}>{escape(verdict.called())}</b> · "
         f"{escape(verdict.claim.text)}</summary><p>{lines}</p></details>"
     )
 

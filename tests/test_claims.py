@@ -42,7 +42,7 @@ def test_means_over_seeds_decide_and_the_seeds_alone_are_counted(tmp_path):
     [verdict] = judge([SMALL], [run(tmp_path, "a", value, seed) for seed, value in enumerate([0.5, 0.6, 1.5])])
     # (.5 + .6 + 1.5) / 3 = .867 < 1; two of the three seeds say so alone.
     assert (verdict.verdict, verdict.agreeing, verdict.numbers) == (REPRODUCED, (2, 3), "a 0.87")
-    assert "seeds: a 0, 1, 2 (2 of 3 seeds alone say the same)" in verdict.text()
+    assert "Seeds: a 0, 1, 2 (2 of 3 seeds alone say the same)" in verdict.text()
 
 
 def test_the_longest_profile_decides_and_short_ones_are_provisional(tmp_path):

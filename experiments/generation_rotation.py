@@ -39,8 +39,12 @@ PROTOCOL = restricted_to(UPRIGHT)
 # The original: 100,000 iterations, learning rate 1e-3 throughout. Because RMSProp's running averages begin at one, the
 # first updates are small. Begun at zero, it learns no faster (F = 128, loss of steps 400 to 500: .162 against .154).
 PAPER = Budget(100_000, 128, 1000, 1e-3, grid_spacing=None)
-STANDARD = replace(PAPER, steps=3000, steps_per_epoch=250, warmup_steps=20, grid_spacing=9)
-QUICK = replace(STANDARD, steps=1200, steps_per_epoch=200, images_per_class=100)
+# Errors fall with the number of updates rather than of images: 800 updates with batches of 32 bring the loss to where
+# 750 with batches of 128 do (.095), in two fifths of the time.
+STANDARD = replace(
+    PAPER, steps=8000, batch_size=32, steps_per_epoch=500, learning_rate=2e-3, warmup_steps=20, grid_spacing=9
+)
+QUICK = replace(STANDARD, steps=3000, steps_per_epoch=250, images_per_class=100)
 SMOKE = replace(
     STANDARD, steps=12, batch_size=16, steps_per_epoch=4, warmup_steps=2, grid_spacing=45, images_per_class=8
 )

@@ -44,7 +44,7 @@ PAPER = Budget(100_000, 128, 1000, 1e-3, grid_spacing=None)
 STANDARD = replace(
     PAPER, steps=8000, batch_size=32, steps_per_epoch=500, learning_rate=2e-3, warmup_steps=20, grid_spacing=9
 )
-QUICK = replace(STANDARD, steps=3000, steps_per_epoch=250, images_per_class=100)
+QUICK = replace(STANDARD, steps=2500, steps_per_epoch=250, images_per_class=100)
 SMOKE = replace(
     STANDARD, steps=12, batch_size=16, steps_per_epoch=4, warmup_steps=2, grid_spacing=45, images_per_class=8
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import duration
 from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
+from invariance.ranges import divides_circle
 from invariance.results import UNFINISHED, RunFolder, find, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
@@ -358,7 +359,7 @@ def _spacing(option, text, protocol) -> float | None:
         return None
     try:
         spacing = float(text)
-        if not 0 < spacing <= 180 or abs(360 / spacing - round(360 / spacing)) > 1e-9:
+        if not divides_circle(spacing) or spacing > 180:
             raise ValueError
     except ValueError:
         also = " or full" if drawing else ""

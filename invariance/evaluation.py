@@ -12,22 +12,12 @@ from invariance import random
 from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Recognition
-from invariance.ranges import Ranges, cell_weights
+from invariance.ranges import Ranges, angle_grid, cell_weights
 from invariance.results import wilson
 from invariance.transforms import Rotation, rotate
 
 BATCH = 512
 METRICS = ("p_test", "p_in", "p_out", "p_inv")
-
-
-def angle_grid(spacing: float) -> np.ndarray:
-    """Angles -180 + spacing / 2, ..., 180 - spacing / 2 in degrees: the middles of equal cells of the circle.
-
-    None of them is a quarter turn, where nothing is blurred by interpolation, and ranges whose ends are multiples of
-    the spacing are tiled exactly by their cells.
-    """
-    count = round(360 / spacing)
-    return -180.0 + 360.0 / count * (np.arange(count) + 0.5)
 
 
 def evaluation_angles(protocol: Recognition, spacing: float) -> np.ndarray:

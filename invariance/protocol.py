@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from invariance.ranges import Intervals, Ranges, intervals, length
+from invariance.ranges import Intervals, Ranges, angle_grid, divides_circle, intervals, length
 
 # In order of their cost.
 PROFILES = ("smoke", "quick", "standard", "paper")
@@ -220,9 +220,7 @@ class GenerationByRotation(Generation):
 
         if spacing is None:
             return np.round(-180.0 + 1.8 * np.arange(200), 1)
-        count = round(360 / spacing)
-        # Rounded, so that a quarter turn among them is recognised as one.
-        return np.round(-180.0 + 360.0 / count * (np.arange(count) + 0.5), 9)
+        return angle_grid(spacing)
 
     def parameters(self, values):
         """The transformation's parameters for points of the grid: the angles themselves."""
@@ -355,7 +353,7 @@ class Budget:
             if int(getattr(self, name)) < 1:
                 raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
         spacing = self.grid_spacing
-        if spacing is not None and (spacing <= 0 or abs(360 / spacing - round(360 / spacing)) > 1e-9):
+        if spacing is not None and not divides_circle(spacing):
             raise ValueError(f"Argument `grid_spacing` must divide 360. Received: {self.grid_spacing!r}")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(

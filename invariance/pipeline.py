@@ -42,4 +42,7 @@ def batches(images, labels, seed: int, batch_size: int, start: int, stop: int) -
         index = image_index(seed, positions, len(labels))
         return tf.gather(images, index), tf.gather(labels, index), positions
 
-    return tf.data.Dataset.range(start, stop).map(batch, num_parallel_calls=1).prefetch(4)
+    options = tf.data.Options()
+    # There is nothing to tune here, and the end of the data would wait for the tuner, which sleeps for up to a minute.
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(start, stop).map(batch, num_parallel_calls=1).prefetch(4).with_options(options)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_run_folder import weights
 
 from experiments import generation_rotation, generation_shift, published
 from invariance import cli, figures, generation, pictures, report, running
@@ -238,21 +239,6 @@ def test_what_is_printed(resumed):
 
 
 # Resuming
-
-
-def weights(folder):
-    """All that model.keras holds, name -> array."""
-    import zipfile
-
-    import h5py
-
-    found = {}
-    with (
-        zipfile.ZipFile(folder / "model.keras") as archive,
-        h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file,
-    ):
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 def test_killed_and_resumed_equals_uninterrupted(resumed, whole):

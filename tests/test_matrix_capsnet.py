@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 # Trainings that stop at a given step, as of the other networks.
-from test_training import Crash, crash, stop_after
+from test_training import Crash, crash, dimmed, stop_after
 
 from experiments.recognition_rotation import MODELS
 from invariance import cli, training
@@ -304,11 +304,6 @@ def test_saved_and_loaded_by_a_program_that_only_imports_the_package(tmp_path, d
 BUDGET = Budget(steps=7, batch_size=32, steps_per_epoch=3, learning_rate=1e-3)
 
 
-def scaled(images, labels, draws):
-    light = tf.reshape(tf.cast(1 + draws % 7, tf.float32) / (7 * 255.0), (-1, 1, 1, 1))
-    return tf.cast(images, tf.float32) * light, tf.cast(labels, tf.int32)
-
-
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, digits, monkeypatch):
     data = np.round(255 * digits[0]).astype("uint8"), digits[1]
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
@@ -318,11 +313,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, digits, monkeypa
         folder.path.mkdir()
         if name == "parts":
             with pytest.raises(Crash):
-                stop_after(monkeypatch, 4, crash, small(), data, folder, BUDGET, 3, scaled)
+                stop_after(monkeypatch, 4, crash, small(), data, folder, BUDGET, 3, dimmed)
             assert training._saved_step(folder / training.CHECKPOINT) == 4
         # Other weights for the second part: all must come from the checkpoint.
         models.append(small(seed=0 if name == "whole" else 99))
-        results.append(training.train(models[-1], scaled, *data, BUDGET, 3, folder))
+        results.append(training.train(models[-1], dimmed, *data, BUDGET, 3, folder))
     for one, other in zip(*map(training.state_variables, models), strict=True):
         np.testing.assert_array_equal(one, other)
     moving = models[0].encoder.get_layer("batch_norm")

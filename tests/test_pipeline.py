@@ -83,3 +83,8 @@ def test_indices_are_uniform():
     assert len(observed) == size
     # Chi-square with 49 degrees of freedom has standard deviation sqrt(98) = 9.9; five of them above its mean.
     assert ((observed - count / size) ** 2).sum() / (count / size) < 49 + 5 * 9.9
+
+
+def test_the_end_does_not_wait_for_the_tuner(images, labels):
+    # tf.data's tuner sleeps for twice as long each time, a minute at most, and the last batch waits for it.
+    assert batches(images, labels, 0, 4, 0, 3).options().autotune.enabled is False

@@ -153,10 +153,6 @@ class Autoencoder:
         penalty = {"wasserstein": 4, "wasserstein_batchwide": 4 * 128, "cross_entropy": 0}[self.regulariser]
         return total + encoder + critic * (self.critic_updates * (6 + penalty) + 2)
 
-    # Training takes this much less time than at the share of the machine's peak that other networks reach (see `make
-    # bench`).
-    speed_up = 1.5
-
     def decoder_flops(self, output_shape, parameters: int) -> float:
         """The same as `flops` for the decoder alone, which is all that the evaluation runs for each parameter."""
         *canvas, channels = output_shape

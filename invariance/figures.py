@@ -230,7 +230,8 @@ def error_by_parameter(errors, protocol, digit, title, published=None):
     for number, (name, values) in enumerate(errors.baselines.items()):
         axes.plot(
             errors.points[blurred],
-            values[row, blurred],
+            # A copied input has no error where nothing is moved; a logarithm has no place for that.
+            np.where(values[row, blurred] > 0, values[row, blurred], np.nan),
             color="black",
             lw=0.9,
             ls=_DASHES[number + 1],
@@ -351,11 +352,12 @@ def animation(expected, drawn, pairs, points, parameter, path):
         frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
 
 
-def curves_together(curves, title, logarithmic=False):
+def curves_together(curves, xlabel, title, logarithmic=False):
     """One curve a model over the same parameter.
 
     Args:
         curves: name -> [(parameter, value), ...].
+        xlabel: what the parameter is.
         title: over the axes.
         logarithmic: scale of the values.
     """
@@ -363,7 +365,7 @@ def curves_together(curves, title, logarithmic=False):
     for number, (name, points) in enumerate(curves.items()):
         style = {"color": _STRONG[number % len(_STRONG)], "ls": _DASHES[number // len(_STRONG) % len(_DASHES)]}
         axes.plot(*zip(*points, strict=True), label=name, lw=1.4, **style)
-    axes.set(xlabel="angle, degrees; or shift, pixels", title=title, yscale="log" if logarithmic else "linear")
+    axes.set(xlabel=xlabel, title=title, yscale="log" if logarithmic else "linear")
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)

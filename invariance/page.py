@@ -46,9 +46,17 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left;
 .outside { color: #b03000; }
 code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; } .warning { background: #fff3d6; padding: .6rem; }
-@media print { details > *:not(summary) { display: block; } body { max-width: none; font-size: 11px; }
-  figure, tr { break-inside: avoid; } }
+@media print { :root { font-size: 10px; } body { max-width: none; font-size: 10px; } .wide { overflow: visible; }
+  table { font-size: 7px; } th, td { padding: .15rem .25rem; } .spread { font-size: 6px; white-space: normal; }
+  details::details-content { content-visibility: visible; height: auto; }
+  figure { max-width: 75%; } h2, h3, summary { break-after: avoid; } figure, tr, li { break-inside: avoid; } }
 """
+
+# Browsers that do not open what is folded for printing.
+_OPEN_FOR_PRINT = (
+    "<script>addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(d => d.open = true))"
+    "</script>"
+)
 
 
 def html(
@@ -70,7 +78,7 @@ def html(
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
         f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
         _protocol_picture(),
     ]
@@ -229,7 +237,7 @@ def _figure(picture, caption) -> str:
     """A picture, the bytes of a PNG or the path of one, inside the page."""
     data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     return (
-        f'<figure><img alt="{escape(caption)}" loading="lazy" src="data:image/png;base64,'
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
         f'{base64.b64encode(data).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
@@ -243,9 +251,8 @@ def _together(runs):
         key = tuple(run.metrics[name] for name in ("experiment", "dataset", "profile"))
         groups.setdefault(key, []).append(run)
     for (experiment, dataset, profile), members in groups.items():
-        restricted = [
-            int(label) for label in (members[0].config.get("protocol") or {}).get("ranges", {}).get("restricted", {})
-        ]
+        protocol = members[0].config.get("protocol") or {}
+        restricted = [int(label) for label in protocol.get("ranges", {}).get("restricted", {})]
         if not restricted:
             continue
         curves = {}
@@ -270,7 +277,8 @@ def _together(runs):
             f"{'mean squared error' if drawing else 'share recognised'}, mean of the digits {digits}"
         )
         stream = io.BytesIO()
-        figures.curves_together(curves, caption, logarithmic=drawing).savefig(stream, dpi=110, bbox_inches="tight")
+        moved = "shift, pixels (dy = dx)" if protocol.get("kind") == "generation_by_shift" else "angle, degrees"
+        figures.curves_together(curves, moved, caption, drawing).savefig(stream, dpi=110, bbox_inches="tight")
         figures.plt.close("all")
         yield stream.getvalue(), caption
 

@@ -136,7 +136,9 @@ def test_pictures_are_inside_the_page(tmp_path):
     from invariance import figures
 
     folder = store(tmp_path)
-    figures.save(figures.curves_together({"a": [(0, 1), (1, 2)]}, "t"), folder / "accuracy_by_angle.png")
+    figures.save(
+        figures.curves_together({"a": [(0, 1), (1, 2)]}, "angle, degrees", "t"), folder / "accuracy_by_angle.png"
+    )
     # The run's own, and the one of all models together.
     assert checked(made(tmp_path)[0]).pictures == 2
 

@@ -78,8 +78,10 @@ MODELS = {
 BANDS = {"ratio": Band(relative=0.25)}
 DEVIATIONS = (
     (
-        "Profiles shorter than `paper` train for fewer steps, with a learning rate that falls along a cosine",
-        "100,000 iterations take 8 to 40 hours on two cores; the ratio out/in hardly depends on them",
+        "Profiles shorter than `paper` train for fewer steps, on smaller batches, with larger learning rates that fall "
+        "along a cosine",
+        "100,000 iterations take 8 to 40 hours on two cores; errors fall with the number of updates, and while the "
+        "error in range still falls, the ratio out/in still grows",
     ),
     (
         "The gradient penalty takes a norm for each sample",

@@ -481,6 +481,8 @@ class Experiment:
 
 
 def _number(value) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_number, value)) + ")"
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 

@@ -20,6 +20,9 @@ class Convolution:
     stride: int = 1
     pool: int = 0
 
+    def __str__(self):
+        return f"{self.filters} k{self.kernel} s{self.stride}" + (f" pool {self.pool}" if self.pool else "")
+
 
 @dataclass(frozen=True)
 class CNN:

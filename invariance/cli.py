@@ -497,7 +497,8 @@ def _claims():
 
 
 def _report(arguments):
-    from invariance import claims, page
+    from invariance import claims
+    from invariance.page import Page
     from invariance.report import between_markers, tables
 
     finished, others = _found(arguments)
@@ -511,10 +512,11 @@ def _report(arguments):
     for path, reason in others:
         print(f"{path}: {reason}")
     text = "\n".join(table.markdown() for table in made)
+    page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
-        write_text(Path(arguments.markdown), page.markdown(finished, others, made, verdicts, experiments))
+        write_text(Path(arguments.markdown), page.markdown())
     if arguments.html:
-        write_text(Path(arguments.html), page.html(finished, others, made, verdicts, experiments))
+        write_text(Path(arguments.html), page.html())
     for path in filter(None, (arguments.html, arguments.markdown)):
         print(f"written to {path}")
     if arguments.readme:

@@ -5,7 +5,8 @@ Imports no TensorFlow.
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -59,14 +60,9 @@ _OPEN_FOR_PRINT = (
 )
 
 
-def html(
-    runs: Sequence[Run],
-    others: Iterable[tuple[Path, str]],
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    experiments: Mapping[str, object],
-) -> str:
-    """The whole page.
+@dataclass(frozen=True)
+class Page:
+    """What there is to report.
 
     Args:
         runs: finished runs.
@@ -75,62 +71,64 @@ def html(
         verdicts: on the claims.
         experiments: name -> `protocol.Experiment`, for bands and deviations.
     """
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
-        f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
-        _protocol_picture(),
-    ]
-    if any(run.metrics["dataset"] == "digits" for run in runs):
+
+    runs: Sequence[Run]
+    others: Sequence[tuple[Path, str]]
+    tables: Sequence[Table]
+    verdicts: Sequence[Verdict]
+    experiments: Mapping[str, object]
+
+    def html(self) -> str:
+        """The whole, in one file."""
+        parts = [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
+            f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
+            _protocol_picture(),
+        ]
+        if any(run.metrics["dataset"] == "digits" for run in self.runs):
+            parts.append(
+                '<p class="warning">Some of the runs are of scikit-learn\'s embedded digits, not of MNIST. They are '
+                "shown, and compared with nothing published.</p>"
+            )
+        parts.append("<h2>The article's claims</h2>")
+        parts += [_verdict(verdict) for verdict in self.verdicts] or ["<p>None declared.</p>"]
+        parts.append("<h2>Numbers</h2>")
+        shown = [_table(table, self.experiments.get(table.experiment)) for table in self.tables]
+        parts += shown or ["<p>No finished runs.</p>"]
+        if self.runs:
+            parts.append("<h2>All models together</h2>")
+            parts += [_figure(*each) for each in _together(self.runs)]
+            parts.append("<h2>Each run</h2>")
+            parts += [_run(run) for run in self.runs]
+        parts.append("<h2>Differences from the original</h2>")
+        parts += [_deviations(experiment) for experiment in self.experiments.values() if experiment.deviations]
+        if self.others:
+            parts.append("<h2>Folders that are not finished runs</h2>\n<ul>")
+            parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in self.others]
+            parts.append("</ul>")
+        return "\n".join([*parts, "</body>\n</html>\n"])
+
+    def markdown(self) -> str:
+        """The same without pictures, for reading as text."""
+        parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
+        for verdict in self.verdicts:
+            parts.append(f"* **{verdict.claim.name}: {verdict.called()}.** {verdict.claim.text}")
+            parts += [f"  {line}" for line in verdict.reasons()]
+        parts.append("\n## Numbers\n")
+        parts += [table.markdown() for table in self.tables] or ["No finished runs.\n"]
         parts.append(
-            '<p class="warning">Some of the runs are of scikit-learn\'s embedded digits, not of MNIST. They are shown, '
-            "and compared with nothing published.</p>"
+            "## Runs\n\n| run | training | images/s | evaluation | memory | device | commit |\n" + "|---" * 7 + "|"
         )
-    parts.append("<h2>The article's claims</h2>")
-    parts += [_verdict(verdict) for verdict in verdicts] or ["<p>None declared.</p>"]
-    parts.append("<h2>Numbers</h2>")
-    parts += [_table(table, experiments.get(table.experiment)) for table in tables] or ["<p>No finished runs.</p>"]
-    if runs:
-        parts.append("<h2>All models together</h2>")
-        parts += [_figure(*each) for each in _together(runs)]
-        parts.append("<h2>Each run</h2>")
-        parts += [_run(run) for run in runs]
-    parts.append("<h2>Differences from the original</h2>")
-    parts += [_deviations(experiment) for experiment in experiments.values() if experiment.deviations]
-    others = list(others)
-    if others:
-        parts.append("<h2>Folders that are not finished runs</h2>\n<ul>")
-        parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in others]
-        parts.append("</ul>")
-    return "\n".join([*parts, "</body>\n</html>\n"])
-
-
-def markdown(
-    runs: Sequence[Run],
-    others: Iterable[tuple[Path, str]],
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    experiments: Mapping[str, object],
-) -> str:
-    """The same without pictures, for reading as text. Arguments as for `html`."""
-    parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
-    for verdict in verdicts:
-        parts.append(f"* **{verdict.claim.name}: {verdict.called()}.** {verdict.claim.text}")
-        parts += [f"  {line}" for line in verdict.reasons()]
-    parts.append("\n## Numbers\n")
-    parts += [table.markdown() for table in tables] or ["No finished runs.\n"]
-    parts.append(
-        "## Runs\n\n| run | training | images/s | evaluation | memory | device | commit |\n" + "|---" * 7 + "|"
-    )
-    for run in runs:
-        cost, device, commit, _ = _facts(run)
-        parts.append("| " + " | ".join([_name(run), *cost, device, commit]) + " |")
-    parts.append("\n## Differences from the original\n")
-    for experiment in experiments.values():
-        parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
-    parts += [f"\nNot a finished run: `{path}`: {reason}" for path, reason in others]
-    return "\n".join(parts) + "\n"
+        for run in self.runs:
+            cost, device, commit, _ = _facts(run)
+            parts.append("| " + " | ".join([_name(run), *cost, device, commit]) + " |")
+        parts.append("\n## Differences from the original\n")
+        for experiment in self.experiments.values():
+            parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
+        parts += [f"\nNot a finished run: `{path}`: {reason}" for path, reason in self.others]
+        return "\n".join(parts) + "\n"
 
 
 def _verdict(verdict) -> str:

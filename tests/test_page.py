@@ -7,8 +7,9 @@ import pytest
 
 from experiments import recognition_rotation
 from experiments.claims import CLAIMS
-from invariance import cli, page
+from invariance import cli
 from invariance.claims import judge
+from invariance.page import Page
 from invariance.report import tables
 from invariance.results import RunFolder, find, write_csv, write_json
 
@@ -68,8 +69,8 @@ def store(runs, model="cnn_00", seed=0, dataset="mnist", profile="standard", p_t
 def made(runs):
     finished, others = find(runs)
     shown = tables(finished, EXPERIMENTS)
-    arguments = finished, others, shown, judge(CLAIMS, finished), EXPERIMENTS
-    return page.html(*arguments), page.markdown(*arguments)
+    page = Page(finished, others, shown, judge(CLAIMS, finished), EXPERIMENTS)
+    return page.html(), page.markdown()
 
 
 def test_no_runs(tmp_path):

@@ -4,10 +4,11 @@ import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from invariance import figures
 from invariance.evaluation import Predictions, angle_grid
-from invariance.protocol import Recognition
+from invariance.protocol import GenerationByRotation, Recognition
 from invariance.ranges import Ranges
 
 ANGLES = angle_grid(30)
@@ -269,3 +270,20 @@ def test_same_figure_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         figures.save(figures.accuracy_by_angle(predictions(), protocol(), "a title", 1 / 3), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_sheets_of_grey_images_lose_nothing_visible(tmp_path):
+    def sheet():
+        images = np.linspace(-1, 1, 6 * 2 * 16 * 16).reshape(6, 2, 16, 16, 1)
+        rotation = GenerationByRotation(Ranges(((-180, 180),), {4: ((-45, 45),)}))
+        return figures.pairs(images, images[::-1], [3, 4], np.arange(-180.0, 180.0, 60.0), rotation, "t")
+
+    whole, few = tmp_path / "whole.png", tmp_path / "few.png"
+    figures.save(sheet(), whole)
+    figures.save(sheet(), few, figures.GREYS)
+    assert few.stat().st_size < 0.8 * whole.stat().st_size
+    one, other = (np.asarray(Image.open(path).convert("RGB"), "int32") for path in (whole, few))
+    difference = np.abs(one - other)
+    assert difference.mean() < 2 and np.percentile(difference, 99) <= 12
+    # The frames keep their colour.
+    assert (np.ptp(other, axis=-1) > 100).sum() > 0.9 * (np.ptp(one, axis=-1) > 100).sum() > 0

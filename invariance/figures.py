@@ -152,9 +152,9 @@ def contact_sheet(images, captions, title):
         _image(panel, image)
         panel.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=10)
-    figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.75 / (rows * 1.1 + 0.6), wspace=0.06, hspace=0.24
-    )
+    heading = 0.35 + 0.2 * len(title.splitlines())
+    top = 1 - heading / (rows * 1.1 + 0.6)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=top, wspace=0.06, hspace=0.24)
     return figure
 
 

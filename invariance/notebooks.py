@@ -1,6 +1,7 @@
 """What the notebooks share: finding a finished run with its network, or making one."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from invariance.progress import Progress
@@ -105,7 +106,7 @@ def execute_all(notebooks, out, say=print):
 
     Raises:
         UserError: if a package is missing that runs notebooks.
-        RunError: if a cell fails; names notebook and error.
+        RunError: if a cell fails or the kernel dies; names notebook and error.
     """
     from invariance.errors import RunError, require_extra
     from invariance.results import replacing
@@ -113,14 +114,20 @@ def execute_all(notebooks, out, say=print):
     require_extra("nbclient", "notebooks", "notebooks")
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     for path in map(Path, notebooks):
         page = nbformat.read(path, as_version=4)
-        try:
-            NotebookClient(page, timeout=None, kernel_name="python3").execute()
-        except CellExecutionError as error:
-            raise RunError(f"{path}: a cell failed ({error.ename}: {error.evalue})") from error
+        # What the kernel says of itself, and TensorFlow in it, matters only if it dies.
+        with tempfile.TemporaryFile() as messages:
+            try:
+                NotebookClient(page, timeout=None, kernel_name="python3").execute(stderr=messages)
+            except CellExecutionError as error:
+                raise RunError(f"{path}: a cell failed ({error.ename}: {error.evalue})") from error
+            except DeadKernelError as error:
+                messages.seek(0)
+                last = messages.read().decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+                raise RunError(f"{path}: the kernel ended ({last[0]})") from error
         Path(out).mkdir(parents=True, exist_ok=True)
         with replacing(Path(out) / path.name) as partial:
             nbformat.write(page, partial)

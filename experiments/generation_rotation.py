@@ -11,8 +11,7 @@ Run:  make generation-rotation [PROFILE=quick] [MODELS=ae_rotation,aae_rotation|
 
 Departures from the original, in every profile: the gradient penalty is the paper's, a norm per sample (with the
 original's, the second command above, a step takes 17 times as long); the critic's five updates see the codes of one
-batch. Profiles other than `paper` also change steps and learning rate, as
-declared below.
+batch. Profiles other than `paper` also change steps, batch size and learning rate, as declared below.
 """
 
 import sys
@@ -50,15 +49,14 @@ SMOKE = replace(
 )
 
 
-def entry(model: Autoencoder, protocol=None) -> Entry:
-    """A model with the budgets of all; narrower where a run is to take minutes."""
-    narrow = replace(model, feature_maps=128)
+BUDGETS = {"smoke": SMOKE, "quick": QUICK, "standard": STANDARD, "paper": PAPER}
+
+
+def entry(model: Autoencoder, protocol=None, budgets=BUDGETS, **narrow) -> Entry:
+    """A model with the budgets of all; in `quick`, whose run is to take minutes, with the arguments ``narrow``."""
     tiny = replace(model, feature_maps=8, filters=(8, 16), units=64, critic=(32, 32))
     return Entry(
-        model,
-        {"smoke": SMOKE, "quick": QUICK, "standard": STANDARD, "paper": PAPER},
-        {"smoke": tiny, "quick": narrow},
-        protocol,
+        model, budgets, {"smoke": tiny, "quick": replace(model, **(narrow or {"feature_maps": 128}))}, protocol
     )
 
 

@@ -1,7 +1,8 @@
 """Recognition of upright digits: the plain task, to see that the capsule networks are what their papers describe.
 
 Papers: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017); Hinton, Sabour and Frosst, "Matrix
-    Capsules with EM Routing" (2018). All ten digits, none of them turned, no augmentation.
+    Capsules with EM Routing" (2018). All ten digits, none of them turned; training images are moved by up to two pixels
+    either way, as in the first paper.
 Number to expect: capsnet_dr .993 within five epochs; capsnet_em .993 after the original's 100.
 Run:  make recognition-upright PROFILE=standard [MODELS=capsnet_dr] [SEED=0]
 
@@ -16,8 +17,8 @@ from invariance import cli
 from invariance.protocol import Entry, Experiment, Recognition
 from invariance.ranges import Ranges
 
-# 60,000 training images in batches of 50: twice the updates of the batches of 100 that the rotated digits have, with
-# which five epochs reach .9927.
+# 60,000 training images in batches of 50: twice the updates of the batches of 100 that the rotated digits have. Without
+# the shifts five epochs reach .9927 (batches of 100) and .9929 (50), and learn the training images by heart.
 BATCH = 50
 EPOCH = 60_000 // BATCH
 
@@ -32,7 +33,7 @@ def upright(entry: Entry, **changes) -> Entry:
 EXPERIMENT = Experiment(
     name="recognition_upright",
     title="Recognition of upright digits, all ten",
-    protocol=Recognition(Ranges(default=((0, 0),))),
+    protocol=Recognition(Ranges(default=((0, 0),)), max_shift=2),
     models={
         "capsnet_dr": upright(
             ROTATED["capsnet_dr"],

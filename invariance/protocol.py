@@ -23,6 +23,8 @@ class Recognition:
         inside: range of P_in.
         outside: range of P_out, outside the training range of the restricted classes.
         inverted: range of P_inv, farthest from the training range.
+        max_shift: turned training images are moved by up to so many whole pixels, up or down and left or right, a fresh
+            shift for every drawing of an image. Test images never are.
     """
 
     ranges: Ranges
@@ -30,8 +32,13 @@ class Recognition:
     inside: Intervals = ((-45.0, 45.0),)
     outside: Intervals = ((45.0, 315.0),)
     inverted: Intervals = ((135.0, 225.0),)
+    max_shift: int = 0
 
     def __post_init__(self):
+        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift < 0:
+            raise ValueError(
+                f"Argument `max_shift` must be a whole number of pixels, at least 0. Received: {self.max_shift!r}"
+            )
         object.__setattr__(self, "excluded", _excluded(self.excluded, self.ranges))
         for name in ("inside", "outside", "inverted"):
             object.__setattr__(self, name, intervals(getattr(self, name), name))
@@ -75,18 +82,24 @@ class Recognition:
 
         Returns:
             A function of images (batch, height, width, channels) uint8, labels (batch,) and draw numbers (batch,) that
-            returns the turned images, float32 in [0, 1], and the outputs they should raise (batch,) int32.
+            returns the turned and shifted images, float32 in [0, 1], and the outputs they should raise (batch,) int32.
         """
         import numpy as np
         from keras import ops
 
+        from invariance import random
+        from invariance.transforms import Shift
+
         rotation = self.transformation()
+        shift = Shift(Ranges(((-self.max_shift, self.max_shift + 1),)))
         output = np.zeros(max(classes) + 1, "int32")
         output[list(classes)] = range(len(classes))
 
         def prepare(images, labels, draws):
-            turned = rotation.apply(ops.cast(images, "float32") / 255.0, rotation.draw(seed, draws, labels))
-            return turned, ops.take(output, labels, axis=0)
+            inputs = rotation.apply(ops.cast(images, "float32") / 255.0, rotation.draw(seed, draws, labels))
+            if self.max_shift:
+                inputs = shift.apply(inputs, shift.draw(seed, draws, labels, random.AUGMENTATION))
+            return inputs, ops.take(output, labels, axis=0)
 
         return prepare
 
@@ -96,6 +109,8 @@ class Recognition:
             "ranges": self.ranges.to_json(),
             "excluded": list(self.excluded),
             **{name: [list(pair) for pair in getattr(self, name)] for name in ("inside", "outside", "inverted")},
+            # Said only where there is one, as runs of before there were shifts do not.
+            **({"max_shift": self.max_shift} if self.max_shift else {}),
         }
 
     @classmethod

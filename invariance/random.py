@@ -7,7 +7,7 @@ resumed at step n draws what it would have drawn.
 from keras import ops
 
 # One stream per use, so that no two uses share numbers.
-ORDER, PARAMETERS, EVALUATION = 0, 1, 2
+ORDER, PARAMETERS, EVALUATION, AUGMENTATION = 0, 1, 2, 3
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 

@@ -71,6 +71,8 @@ def test_upright_experiment():
     assert protocol.classes(range(10)) == tuple(range(10))
     assert all(protocol.ranges.of(label) == ((0.0, 0.0),) for label in range(10))
     np.testing.assert_array_equal(protocol.transformation().draw(0, np.arange(50), np.arange(50) % 10), 0.0)
+    # The paper's augmentation; the rotated digits have none.
+    assert (protocol.max_shift, recognition_rotation.PROTOCOL.max_shift) == (2, 0)
     assert set(experiment.defaults) <= set(experiment.models)
     # What is not changed is the other experiment's, which is as it was.
     ours, theirs = (which.models["capsnet_dr"].budgets for which in (experiment, recognition_rotation.EXPERIMENT))

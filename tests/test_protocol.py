@@ -86,8 +86,56 @@ def test_paper_profile_is_the_original(name):
     assert entry.departures("paper") == []
 
 
-def test_recognition_round_trip():
-    assert Recognition.from_json(PROTOCOL.to_json()) == PROTOCOL
+@pytest.mark.parametrize("protocol", [PROTOCOL, replace(PROTOCOL, max_shift=2)])
+def test_recognition_round_trip(protocol):
+    assert Recognition.from_json(protocol.to_json()) == protocol
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "2", None])
+def test_bad_shift_is_refused(wrong):
+    with pytest.raises(ValueError, match="`max_shift` must be a whole number of pixels, at least 0"):
+        replace(PROTOCOL, max_shift=wrong)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_training_images_are_moved_by_every_shift_up_to_the_largest(most):
+    protocol = Recognition(Ranges(((0, 0),)), max_shift=most)
+    given = np.zeros((500, 9, 7, 1), "uint8")
+    given[:, 4, 3] = 255
+    labels, draws = np.arange(500) % 10, np.arange(500)
+    inputs, targets = protocol.prepare(5, tuple(range(10)))(given, labels, draws)
+    inputs = np.asarray(inputs)
+    assert inputs.shape == given.shape and inputs.dtype == np.float32
+    np.testing.assert_array_equal(targets, labels)
+    # The one white pixel is where it was or has moved by whole pixels; 500 draws of 25 pairs miss none of them.
+    where = np.argwhere(inputs == 1.0)
+    assert len(where) == 500 and inputs.sum() == 500
+    steps = range(-most, most + 1)
+    assert {tuple(at) for at in where[:, 1:3] - (4, 3)} == {(dy, dx) for dy in steps for dx in steps}
+    counts = np.unique(where[:, 1:3], axis=0, return_counts=True)[1]
+    mean = 500 / len(counts)
+    assert counts.min() > mean - 5 * mean**0.5 and counts.max() < mean + 5 * mean**0.5
+
+
+def test_shifts_depend_on_seed_and_draw_alone():
+    protocol = replace(PROTOCOL, max_shift=2)
+    given = np.random.default_rng(0).integers(0, 255, (8, 12, 12, 1), "uint8")
+    labels, draws = np.array([0, 1, 2, 3, 4, 5, 7, 8]), np.arange(100, 108)
+    prepare = protocol.prepare(2, PROTOCOL.classes(range(10)))
+    whole = np.asarray(prepare(given, labels, draws)[0])
+    parts = [np.asarray(prepare(given[n : n + 1], labels[n : n + 1], draws[n : n + 1])[0]) for n in range(8)]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)  # float32 interpolation
+    for other in (
+        protocol.prepare(3, PROTOCOL.classes(range(10)))(given, labels, draws),
+        prepare(given, labels, draws + 8),
+    ):
+        assert not np.allclose(whole, np.asarray(other[0]))
+    # The angles are those without shifts: the turned images are the same, moved.
+    unmoved = np.asarray(PROTOCOL.prepare(2, PROTOCOL.classes(range(10)))(given, labels, draws)[0])
+    rolled = [[np.roll(image, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)] for image in unmoved]
+    inner = (slice(2, -2), slice(2, -2))
+    for image, candidates in zip(whole, rolled, strict=True):
+        assert sum(np.allclose(image[inner], one[inner], atol=1e-5) for one in candidates) == 1
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def error_by_parameter(errors, protocol, digit, title, published=None):
         axes.plot([], [], ls="none", marker="x", color="black", ms=4, label="not blurred (left out)")
     axes.set(
         yscale="log",
-        xlabel=f"{protocol.parameter}, {protocol.unit}" + ("" if angle else " (dy = dx)"),
+        xlabel=protocol.axis,
         ylabel="mean squared error, pixels in [-1, 1]",
         title=title,
     )
@@ -369,18 +369,23 @@ def animation(expected, drawn, pairs, points, parameter, path):
 
 
 def curves_together(curves, xlabel, title, logarithmic=False):
-    """One curve a model over the same parameter.
+    """One curve a model over the same parameter: the mean of its runs, with the span between the lowest and highest.
 
     Args:
-        curves: name -> [(parameter, value), ...].
+        curves: name -> [{parameter: value}, one a run]. Parameters that not all runs of a model have are left out.
         xlabel: what the parameter is.
         title: over the axes.
         logarithmic: scale of the values.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
-    for number, (name, points) in enumerate(curves.items()):
-        style = {"color": _STRONG[number % len(_STRONG)], "ls": _DASHES[number // len(_STRONG) % len(_DASHES)]}
-        axes.plot(*zip(*points, strict=True), label=name, lw=1.4, **style)
+    for number, (name, runs) in enumerate(curves.items()):
+        color = _STRONG[number % len(_STRONG)]
+        points = sorted(set.intersection(*map(set, runs)))
+        values = np.array([[run[point] for point in points] for run in runs])
+        dashes = _DASHES[number // len(_STRONG) % len(_DASHES)]
+        axes.plot(points, values.mean(axis=0), label=name, lw=1.4, color=color, ls=dashes)
+        if len(runs) > 1:
+            axes.fill_between(points, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, lw=0)
     axes.set(xlabel=xlabel, title=title, yscale="log" if logarithmic else "linear")
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)

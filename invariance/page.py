@@ -12,6 +12,7 @@ from pathlib import Path
 
 from invariance.claims import UNTESTED, Verdict
 from invariance.progress import duration
+from invariance.protocol import PROTOCOLS, Recognition
 from invariance.report import Table
 from invariance.results import Run
 
@@ -249,34 +250,35 @@ def _together(runs):
         key = tuple(run.metrics[name] for name in ("experiment", "dataset", "profile"))
         groups.setdefault(key, []).append(run)
     for (experiment, dataset, profile), members in groups.items():
-        protocol = members[0].config.get("protocol") or {}
-        restricted = [int(label) for label in protocol.get("ranges", {}).get("restricted", {})]
+        protocols = [run.config.get("protocol") or {} for run in members]
+        labels = (each.get("ranges", {}).get("restricted", {}) for each in protocols)
+        restricted = sorted({int(label) for each in labels for label in each})
         if not restricted:
             continue
-        curves = {}
+        curves: dict[str, list] = {}
         for run in members:
             try:
-                rows = run.folder.csv("curves.csv")
                 points: dict[float, list[float]] = {}
-                for row in rows:
+                for row in run.folder.csv("curves.csv"):
                     if row["digit"] in restricted:
                         points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
             except Exception:  # a run without readable curves is shown without them
                 continue
             if points:
-                name = run.metrics["model"] + (f", seed {run.metrics['seed']}" if run.metrics["seed"] else "")
-                curves[name] = sorted((point, sum(values) / len(values)) for point, values in points.items())
+                curve = {point: sum(values) / len(values) for point, values in points.items()}
+                curves.setdefault(run.metrics["model"], []).append(curve)
         if not curves:
             continue
         drawing = "ratio" in members[0].metrics
         digits = " and ".join(map(str, restricted))
+        seeds = "; shaded: from the lowest to the highest of its seeds" if max(map(len, curves.values())) > 1 else ""
         caption = (
             f"{experiment} on {dataset}, {profile}: "
-            f"{'mean squared error' if drawing else 'share recognised'}, mean of the digits {digits}"
+            f"{'mean squared error' if drawing else 'share recognised'}, mean of the digits {digits}{seeds}"
         )
         stream = io.BytesIO()
-        moved = "shift, pixels (dy = dx)" if protocol.get("kind") == "generation_by_shift" else "angle, degrees"
-        figures.curves_together(curves, moved, caption, drawing).savefig(stream, dpi=110, bbox_inches="tight")
+        xlabel = PROTOCOLS.get(protocols[0].get("kind"), Recognition).axis
+        figures.curves_together(curves, xlabel, caption, drawing).savefig(stream, dpi=110, bbox_inches="tight")
         figures.plt.close("all")
         yield stream.getvalue(), caption
 

@@ -34,6 +34,9 @@ class Recognition:
     inverted: Intervals = ((135.0, 225.0),)
     max_shift: int = 0
 
+    # What stands at the axis of a figure.
+    axis = "angle, degrees"
+
     def __post_init__(self):
         if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift < 0:
             raise ValueError(
@@ -139,8 +142,8 @@ class Generation:
     outside: Intervals = ()
 
     kind = None
-    # How people call the parameter, and its unit.
-    parameter = unit = None
+    # How people call the parameter, its unit, and what stands at the axis of a figure.
+    parameter = unit = axis = None
 
     def __post_init__(self):
         object.__setattr__(self, "excluded", _excluded(self.excluded, self.ranges))
@@ -219,7 +222,7 @@ class GenerationByRotation(Generation):
     outside: Intervals = ((-180.0, -47.0), (47.0, 180.0))
 
     kind = "generation_by_rotation"
-    parameter, unit = "angle", "degrees"
+    parameter, unit, axis = "angle", "degrees", "angle, degrees"
     # At quarter turns the target is not blurred by interpolation, and easier or harder to draw than its neighbours.
     unblurred = (-180.0, -90.0, 0.0, 90.0)
 
@@ -257,7 +260,7 @@ class GenerationByShift(Generation):
     scale: float = 20.0
 
     kind = "generation_by_shift"
-    parameter, unit = "shift", "pixels"
+    parameter, unit, axis = "shift", "pixels", "shift, pixels (dy = dx)"
     unblurred = ()
 
     def __post_init__(self):

@@ -287,3 +287,16 @@ def test_sheets_of_grey_images_lose_nothing_visible(tmp_path):
     assert difference.mean() < 2 and np.percentile(difference, 99) <= 12
     # The frames keep their colour.
     assert (np.ptp(other, axis=-1) > 100).sum() > 0.9 * (np.ptp(one, axis=-1) > 100).sum() > 0
+
+
+def test_runs_of_a_model_are_one_line_with_their_span():
+    # The second model's runs share two of three parameters.
+    curves = {"a": [{0: 1.0, 5: 3.0}], "b": [{0: 2.0, 5: 4.0, 9: 7.0}, {5: 8.0, 0: 4.0}]}
+    figure = figures.curves_together(curves, "angle, degrees", "t")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {"a": [[0, 1], [5, 3]], "b": [[0, 3], [5, 6]]}
+    (band,) = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(0, 2), (0, 4), (5, 4), (5, 8)}
+    assert axes.get_xlabel() == "angle, degrees"

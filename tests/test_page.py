@@ -137,11 +137,18 @@ def test_pictures_are_inside_the_page(tmp_path):
     from invariance import figures
 
     folder = store(tmp_path)
-    figures.save(
-        figures.curves_together({"a": [(0, 1), (1, 2)]}, "angle, degrees", "t"), folder / "accuracy_by_angle.png"
-    )
+    picture = figures.curves_together({"a": [{0: 1, 1: 2}]}, "angle, degrees", "t")
+    figures.save(picture, folder / "accuracy_by_angle.png")
     # The run's own, and the one of all models together.
     assert checked(made(tmp_path)[0]).pictures == 2
+
+
+def test_seeds_are_drawn_as_one_curve(tmp_path):
+    for seed in range(2):
+        store(tmp_path, "cnn_00", seed)
+        store(tmp_path, "cnn_01", seed)
+    text = checked(made(tmp_path)[0]).text
+    assert "mean of the digits 3 and 4; shaded: from the lowest to the highest of its seeds" in text
 
 
 def test_claims_on_the_terminal(tmp_path, capsys):

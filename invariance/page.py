@@ -13,7 +13,7 @@ from pathlib import Path
 from invariance.claims import UNTESTED, Verdict
 from invariance.progress import duration
 from invariance.protocol import PROTOCOLS, Recognition
-from invariance.report import Table
+from invariance.report import PAIRS, Table, signed
 from invariance.results import Run
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
@@ -158,33 +158,44 @@ def _table(table, experiment) -> str:
         cells = f"<td>{escape(row.model)}</td><td>{', '.join(map(str, row.seeds))}</td>"
         for column in table.columns:
             cell = row.cells[column.key]
-            band = bands.get(column.key) or bands.get(column.key.rsplit("_", 1)[0])
-            outside = (
-                band is not None
-                and isinstance(cell.ours, float)
-                and isinstance(cell.published, float)
-                and not band.holds(cell.ours, cell.published)
-            )
             spread = f'<span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
             values = ""
             if len(cell.values) > 1:
                 each = ", ".join(f"{seed}: {column.form(value)}" for seed, value in cell.values)
                 values = f'<span class="spread">{escape(each)}</span>'
-            mark = ' class="outside" title="outside the expected band"' if outside else ""
+            mark = ' class="outside" title="outside the expected band"' if cell.inside is False else ""
             cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{spread}{values}</td>"
             if table.compared:
-                cells += f"<td>{escape(column.form(cell.published))}</td>"
+                apart = (
+                    "" if cell.difference is None else f'<span class="spread">{signed(column, cell.difference)}</span>'
+                )
+                cells += f"<td>{escape(column.form(cell.published))}{apart}</td>"
         rows.append(f"<tr>{cells}<td>{escape(duration(row.train_seconds))}</td></tr>")
     expected = "; ".join(f"{name} {band.text()}" for name, band in bands.items())
     note = (
-        f" Expected of the published number: {expected}; what lies outside is red."
+        f" Expected of the published number: {expected}; what lies outside is red. Under a published number "
+        "stands ours minus it."
         if table.compared and expected
         else ""
     )
     return (
         f"<h3>{escape(table.experiment)} · {escape(table.dataset)} · {escape(table.profile)}</h3>"
         f"<p>{escape(' '.join(table.remarks) + note)}</p><div class=wide><table><tr>{head}<th>trained</th></tr>"
-        f"{''.join(rows)}</table></div>"
+        f"{''.join(rows)}</table></div>" + "".join(f"<p>{_code(line)}</p>" for line in table.bands()) + _pairs(table)
+    )
+
+
+def _pairs(table) -> str:
+    heads, rows = table.differences()
+    if not rows:
+        return ""
+
+    def line(tag, texts):
+        return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+
+    return (
+        f"<p>{escape(PAIRS)}</p><div class=wide><table>{line('th', heads)}"
+        f"{''.join(line('td', texts) for texts in rows)}</table></div>"
     )
 
 

@@ -483,6 +483,8 @@ class Experiment:
         published_on: the dataset the published values were measured on.
         published_curves: model name -> digit -> {parameter: published value}, for the figures.
         bands: metric -> `Band` of the published numbers.
+        findings: model name -> column of the table ("p_out", "ratio_4") -> why ours lies outside its band, found by
+            experiment.
         deviations: pairs (what differs from the original in every profile, why).
     """
 
@@ -495,6 +497,7 @@ class Experiment:
     published_on: str = "mnist"
     published_curves: Mapping[str, Mapping[int, Mapping[float, float]]] = dataclasses.field(default_factory=dict)
     bands: Mapping[str, Band] = dataclasses.field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     deviations: tuple[tuple[str, str], ...] = ()
 
 

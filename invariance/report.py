@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from invariance.progress import duration
-from invariance.protocol import PROFILES
+from invariance.protocol import PROFILES, Band
 from invariance.results import Run, aggregate
 
 NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
@@ -30,6 +31,23 @@ class Cell:
     published: float | tuple[float, float] | None
     # (seed, value) of each run.
     values: tuple[tuple[int, float | tuple[float, float]], ...] = ()
+    # Where ours is expected, if that was declared, and what was found out where it is not there.
+    band: Band | None = None
+    finding: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published one; None where either is missing or a pair."""
+        if isinstance(self.ours, float) and isinstance(self.published, float):
+            return self.ours - self.published
+        return None
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether ours lies in its band; None where there is none or nothing to compare."""
+        if self.band is None or self.difference is None:
+            return None
+        return self.band.holds(self.ours, self.published)
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,22 @@ class Row:
     seeds: tuple[int, ...]
     cells: Mapping[str, Cell]
     train_seconds: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that were trained several times each.
+
+    Attributes:
+        models: the two.
+        seeds: how many runs each has.
+        differences: column -> (mean of the second minus mean of the first, p of an exact two-sided permutation test
+            of the runs, published difference or None).
+    """
+
+    models: tuple[str, str]
+    seeds: tuple[int, int]
+    differences: Mapping[str, tuple[float, float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,47 @@ class Table:
     def compared(self) -> bool:
         """Whether there is any published number to be shown."""
         return any(cell.published is not None for row in self.rows for cell in row.cells.values())
+
+    def bands(self) -> list[str]:
+        """How many numbers lie where they were expected to, and each that does not; nothing for short profiles."""
+        if self.profile not in PROFILES[PROFILES.index("standard") :]:
+            return []
+        judged = [
+            (row.model, column, row.cells[column.key])
+            for row in self.rows
+            for column in self.columns
+            if row.cells[column.key].inside is not None
+        ]
+        if not judged:
+            return []
+        outside = [each for each in judged if not each[2].inside]
+        lines = [f"Of {len(judged)} numbers with an expected band {len(judged) - len(outside)} lie inside."]
+        for model, column, cell in outside:
+            lines.append(
+                f"Outside: {model} {column.title} {column.form(cell.ours)}, published {column.form(cell.published)} "
+                f"({signed(column, cell.difference)}; expected {cell.band.text()})"
+                + (f". {cell.finding}" if cell.finding else ". No finding yet.")
+            )
+        return lines
+
+    def pairs(self) -> list[Pair]:
+        """Every two models with two seeds or more, compared number by number."""
+        rows = [row for row in self.rows if len(row.seeds) > 1]
+        return [_pair(self.columns, *two) for two in combinations(rows, 2)]
+
+    def differences(self) -> tuple[list[str], list[list[str]]]:
+        """The pairs as a table of text: heads, and a row a pair."""
+        pairs = self.pairs()
+        columns = [column for column in self.columns if any(column.key in pair.differences for pair in pairs)]
+        rows = []
+        for pair in pairs:
+            texts = [f"{pair.models[1]} − {pair.models[0]} ({pair.seeds[1]}, {pair.seeds[0]})"]
+            for column in columns:
+                difference, p, published = pair.differences.get(column.key, (None, None, None))
+                text = "—" if difference is None else f"{signed(column, difference)} (p {p:.3f})"
+                texts.append(text + ("" if published is None else f", published {signed(column, published)}"))
+            rows.append(texts)
+        return ["difference (seeds)", *(column.title for column in columns)], rows
 
     def text(self) -> str:
         """For a terminal: a line of ours, of what is published and of the spread for each model."""
@@ -85,6 +160,10 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())
+        lines += ["", *self.bands()] if self.bands() else []
+        heads, rows = self.differences()
+        for first, *texts in rows:
+            lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
         return "\n".join(lines)
 
     def markdown(self) -> str:
@@ -102,7 +181,47 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             lines.append("| " + " | ".join([*texts, duration(row.train_seconds)]) + " |")
+        lines += ["", *(f"* {line}" for line in self.bands())] if self.bands() else []
+        heads, rows = self.differences()
+        if rows:
+            lines += ["", PAIRS, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+            lines += ["| " + " | ".join(texts) + " |" for texts in rows]
         return "\n".join(lines) + "\n"
+
+
+# What stands over the comparison of models.
+PAIRS = (
+    "Is a difference between models more than chance between trainings? p is that of an exact permutation test of the "
+    "seeds, two-sided, not corrected for the number of pairs."
+)
+
+
+def signed(column: Column, difference: float) -> str:
+    """A difference of two numbers of a column, with its sign."""
+    return ("−" if difference < 0 else "+") + column.form(abs(difference))
+
+
+def _pair(columns, first, second) -> Pair:
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    differences = {}
+    for column in columns:
+        cells = [row.cells[column.key] for row in (first, second)]
+        values = [[value for _, value in cell.values] for cell in cells]
+        if any(len(each) < 2 or isinstance(each[0], tuple) for each in values):
+            continue
+        test = permutation_test(
+            values[::-1], lambda a, b, axis: np.mean(a, axis) - np.mean(b, axis), vectorized=True, rng=0
+        )
+        published = [cell.published for cell in cells]
+        known = all(isinstance(value, float) for value in published)
+        differences[column.key] = (
+            float(test.statistic),
+            float(test.pvalue),
+            published[1] - published[0] if known else None,
+        )
+    return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
 
 
 def _cells(table, row):
@@ -132,7 +251,13 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
         columns = _columns([run for model in models for run in groups[key][model]], experiment)
         rows = tuple(
-            _row(model, groups[key][model], _comparable(model, groups[key][model], experiment, published), columns)
+            _row(
+                model,
+                groups[key][model],
+                _comparable(model, groups[key][model], experiment, published),
+                columns,
+                experiment,
+            )
             for model in models
         )
         result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1]))))
@@ -194,9 +319,11 @@ def between_markers(page: str, text: str) -> str:
     return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
 
 
-def _row(model, runs, published, columns) -> Row:
+def _row(model, runs, published, columns, experiment) -> Row:
     # Digits are text in JSON.
     published = json.loads(json.dumps(published))
+    bands = experiment.bands if experiment else {}
+    findings = experiment.findings.get(model, {}) if experiment else {}
     cells = {}
     for column in columns:
         each = [(run.metrics["seed"], column.read(run.metrics)) for run in runs]
@@ -212,7 +339,9 @@ def _row(model, runs, published, columns) -> Row:
                 spread = f"±{column.form(deviation)}, {len(values)} seeds"
             elif interval and values:
                 spread = f"{column.form(interval[0])}–{column.form(interval[1])}"
-        cells[column.key] = Cell(ours, spread, column.read(published), tuple(each))
+        band = bands.get(column.key) or bands.get(column.key.rsplit("_", 1)[0])
+        finding = findings.get(column.key, "")
+        cells[column.key] = Cell(ours, spread, column.read(published), tuple(each), band, finding)
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
     return Row(model, seeds, cells, aggregate([run.metrics.get("train_seconds", 0.0) for run in runs])[0])
 

@@ -115,6 +115,69 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path):
     assert "| cnn_00 | 0, 2, 10 | .9000 (±.0200, 3 seeds) | .9887 |" in table.markdown()
 
 
+def test_numbers_outside_their_band_are_named_with_what_was_found_out(tmp_path):
+    # Published of cnn_00: .9887, .2118, .0031; of cnn_bn_00: .9928, .2567, .0406. Bands: .01, .05, .06 and below .125.
+    store(tmp_path, "cnn_00", (0.9786, 0.5, 0.2619, 0.0632), profile="standard")
+    store(tmp_path, "cnn_bn_00", (0.9829, 0.5, 0.2068, 0.1), profile="standard")
+    store(tmp_path, "mine", (0.1, 0.1, 0.9, 0.9), profile="standard")
+    experiments = {EXPERIMENT.name: replace(EXPERIMENT, findings={"cnn_00": {"p_out": "Because of the weather."}})}
+    [table] = tables(tmp_path, experiments)
+    expected = [
+        "Of 6 numbers with an expected band 3 lie inside.",
+        "Outside: cnn_00 P_test .9786, published .9887 (−.0101; expected within 0.01). No finding yet.",
+        "Outside: cnn_00 P_out .2619, published .2118 (+.0501; expected within 0.05). Because of the weather.",
+        "Outside: cnn_00 P_inv .0632, published .0031 (+.0601; expected within 0.06 and below 0.125). No finding yet.",
+    ]
+    assert table.bands() == expected
+    assert lines(table.text())[-4:] == expected
+    assert table.markdown().splitlines()[-4:] == [f"* {line}" for line in expected]
+
+
+@pytest.mark.parametrize(("profile", "judged"), [("smoke", 0), ("quick", 0), ("standard", 1), ("paper", 1)])
+def test_short_profiles_are_not_held_against_the_bands(tmp_path, profile, judged):
+    store(tmp_path, "cnn_00", (0.9887, 0.9, 0.2118, 0.0031), profile=profile)
+    assert tables(tmp_path)[0].bands() == ["Of 3 numbers with an expected band 3 lie inside."] * judged
+
+
+def test_other_data_have_no_bands(tmp_path):
+    store(tmp_path, "cnn_00", (0.5, 0.5, 0.5, 0.5), profile="standard", dataset="kmnist")
+    assert tables(tmp_path)[0].bands() == []
+
+
+def test_models_with_seeds_are_compared(tmp_path):
+    # Three seeds each, apart in P_test: 2 of the 20 ways to deal them out are as far apart. In P_in all are equal. In
+    # P_out .1 .3 .5 against .2 .4 .6: .1 apart; 14 of 20 ways are at least that (all but the six
+    # with sums 1.0 and 1.1, that is {1,3,6} {1,4,5} {2,3,5} {2,3,6} {2,4,5} {1,4,6}).
+    for seed, (a, b, c, d) in enumerate(zip((90, 91, 92), (95, 96, 97), (10, 30, 50), (20, 40, 60), strict=True)):
+        store(tmp_path, "cnn_00", (a / 100, 0.5, c / 100, 0.1), seed=seed)
+        store(tmp_path, "mine", (b / 100, 0.5, d / 100, None), seed=seed)
+    store(tmp_path, "cnn_01", (0.2, 0.2, 0.2, 0.2))
+    [table] = tables(tmp_path)
+    [pair] = table.pairs()
+    assert pair.models == ("cnn_00", "mine") and pair.seeds == (3, 3)
+    assert set(pair.differences) == {"p_test", "p_in", "p_out"}
+    got = {key: values[:2] for key, values in pair.differences.items()}
+    # Rounded decimals.
+    assert got["p_test"] == pytest.approx((0.05, 0.1)) and got["p_in"] == pytest.approx((0.0, 1.0))
+    assert got["p_out"][0] == pytest.approx(0.1)
+    assert got["p_out"][1] == pytest.approx(0.7)
+    assert lines(table.text())[-1] == (
+        "mine − cnn_00 (3, 3): P_test +.0500 (p 0.100); P_in +.0000 (p 1.000); P_out +.1000 (p 0.700)"
+    )
+    *_, heads, rule, row = table.markdown().splitlines()
+    assert heads == "| difference (seeds) | P_test | P_in | P_out |" and rule == "|---|---|---|---|"
+    assert row.startswith("| mine − cnn_00 (3, 3) | +.0500 (p 0.100) | +.0000 (p 1.000) |")
+
+
+def test_published_differences_stand_beside_ours(tmp_path):
+    for seed in range(2):
+        store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1), seed=seed)
+        store(tmp_path, "cnn_bn_00", (0.8, 0.9, 0.2, 0.1), seed=seed)
+    # .9928 - .9887, and .0406 - .0031.
+    row = tables(tmp_path)[0].markdown().splitlines()[-1]
+    assert "| −.1000 (p 0.333), published +.0041 |" in row and row.endswith("| +.0000 (p 1.000), published +.0375 |")
+
+
 def test_models_stand_in_the_order_of_the_experiment_then_of_the_alphabet(tmp_path):
     for model in ("zebra", "cnn_pool_02", "apple", "cnn_01", "cnn_00"):
         store(tmp_path, model, (0.9, 0.9, 0.2, 0.1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from invariance.claims import UNTESTED, Verdict
 from invariance.progress import duration
 from invariance.protocol import PROTOCOLS, Recognition
-from invariance.report import PAIRS, Table, signed
+from invariance.report import NAMES, PAIRS, Table, signed
 from invariance.results import Run
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
@@ -171,7 +171,7 @@ def _table(table, experiment) -> str:
                 )
                 cells += f"<td>{escape(column.form(cell.published))}{apart}</td>"
         rows.append(f"<tr>{cells}<td>{escape(duration(row.train_seconds))}</td></tr>")
-    expected = "; ".join(f"{name} {band.text()}" for name, band in bands.items())
+    expected = "; ".join(f"{NAMES.get(name, name)} {band.text()}" for name, band in bands.items())
     note = (
         f" Expected of the published number: {expected}; what lies outside is red. Under a published number "
         "stands ours minus it."

@@ -266,10 +266,16 @@ def _measure_generation(config, folder, data, classes, model, redraws, progress)
         if drawn is not None:
             pictures.shift_map(protocol, digit, shifts, drawn, folder, title)
 
-    shown = [str(label) for label in protocol.restricted] or list(measured["ratio"])[:2]
-    text = ", ".join(f"{digit}: out/in {measured['ratio'][digit]:.2f}" for digit in shown)
-    free = [value for digit, value in measured["ratio"].items() if digit not in shown]
-    return measured, f"{text}; others {min(free):.2f} to {max(free):.2f}" if free else text, draw
+    return measured, _said(measured["ratio"], protocol.restricted), draw
+
+
+def _said(ratios, restricted):
+    """Ratios for people: each restricted digit's, and the least and largest of the others."""
+    free = [value for digit, value in ratios.items() if int(digit) not in restricted]
+    texts = [", ".join(f"{digit}: out/in {ratios[str(digit)]:.2f}" for digit in restricted)] if restricted else []
+    if free:
+        texts.append(f"{'others' if texts else 'all digits: out/in'} {min(free):.2f} to {max(free):.2f}")
+    return "; ".join(texts)
 
 
 def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: int = 0, dataset: str | None = None):

@@ -581,3 +581,15 @@ def test_runs_with_other_restricted_digits_show_these(tmp_path):
     path.write_text(json.dumps({"protocol": replace(ROTATION.protocol, ranges=ranges).to_json()}))
     [table] = tables(tmp_path)
     assert [column.title for column in table.columns] == ["3 in", "3 out", "3 out/in", "others out/in"]
+
+
+@pytest.mark.parametrize(
+    ("restricted", "text"),
+    [
+        ((4, 9), "4: out/in 3.00, 9: out/in 2.00; others 0.90 to 1.10"),
+        ((), "all digits: out/in 0.90 to 3.00"),
+        ((3, 4, 5, 9), "3: out/in 0.90, 4: out/in 3.00, 5: out/in 1.10, 9: out/in 2.00"),
+    ],
+)
+def test_what_a_run_says_of_its_ratios(restricted, text):
+    assert running._said({"3": 0.9, "4": 3.0, "5": 1.1, "9": 2.0}, restricted) == text

@@ -28,27 +28,21 @@ _DASHES = (
 )
 
 
-def save(figure, path, colours: int | None = None):
-    """Writes a figure as PNG, atomically, and closes it.
+def save(figure, path, greys: bool = False):
+    """Writes a figure as PNG, atomically, and closes it. Few colours remain: half the bytes, and nothing visible lost.
 
     Args:
         figure: of matplotlib.
         path: of the file.
-        colours: if not None, so many remain. Sheets of grey images lose nothing visible, and half their bytes.
+        greys: whether it is a sheet of grey images, in which every shade counts.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
+    way = (96, Image.Quantize.MEDIANCUT) if greys else (256, Image.Quantize.FASTOCTREE)
+    few = Image.open(drawn).convert("RGB").quantize(*way, dither=Image.Dither.NONE)
     with replacing(path) as partial:
-        if colours is None:
-            partial.write_bytes(drawn.getvalue())
-        else:
-            few = Image.open(drawn).convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-            few.save(partial, "PNG", optimize=True)
-
-
-# Of sheets of grey images.
-GREYS = 96
+        few.save(partial, "PNG", optimize=True)
 
 
 def _signed(intervals):

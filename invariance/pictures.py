@@ -24,7 +24,7 @@ def training(config, data, prepare, history, folder, title):
     shown = (np.asarray(targets) + 1.0) / 2.0 if generation else np.asarray(inputs)
     what = "to be drawn by the network" if generation else "as the network gets them"
     sheet = figures.contact_sheet(shown, captions, f"{title}\nthe first training images {what}")
-    figures.save(sheet, folder / "training_images.png", figures.GREYS)
+    figures.save(sheet, folder / "training_images.png", greys=True)
 
 
 def _parameter(value):
@@ -58,7 +58,7 @@ def reconstructions(protocol, data, model, classes, folder, title):
         figures.save(
             figures.reconstructions(inputs, drawn, captions, right, f"{title}\n{what}"),
             folder / f"reconstructions_{name}.png",
-            figures.GREYS,
+            greys=True,
         )
 
     def first(label, count):
@@ -86,7 +86,7 @@ def reconstructions(protocol, data, model, classes, folder, title):
     if example:
         drawn = evaluation.sweep(model, images[example[0]], offsets)
         what = f"an upright {labels[example[0]]}: each dimension of the chosen capsule moved from -0.25 to 0.25"
-        figures.save(figures.dimensions(drawn, offsets, f"{title}\n{what}"), folder / "dimensions.png", figures.GREYS)
+        figures.save(figures.dimensions(drawn, offsets, f"{title}\n{what}"), folder / "dimensions.png", greys=True)
 
 
 def example(protocol, classes) -> int:
@@ -114,7 +114,7 @@ def generation(config, data, model, artist, classes, errors, folder, title):
     figures.save(
         figures.pairs(expected, drawn, shown, points, protocol, f"{title}\nabove: expected; below: drawn"),
         folder / "pairs.png",
-        figures.GREYS,
+        greys=True,
     )
     fine = np.arange(-180, 180, 6.0) if protocol.parameter == "angle" else protocol.grid(1)
     one = shown.index(example(protocol, classes)) if example(protocol, classes) in shown else 0
@@ -146,7 +146,7 @@ def _samples(config, model, codes, points, folder, title):
         figures.save(
             figures.samples(drawn, points, config.protocol, f"{title}\nthe decoder alone: {what}"),
             folder / f"samples_{name}.png",
-            figures.GREYS,
+            greys=True,
         )
 
 

@@ -1,5 +1,7 @@
 """Every figure is drawn and saved, and what a reader needs is in it: units, training range, chance."""
 
+import io
+
 import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
@@ -272,21 +274,21 @@ def test_same_figure_same_bytes(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_sheets_of_grey_images_lose_nothing_visible(tmp_path):
-    def sheet():
-        images = np.linspace(-1, 1, 6 * 2 * 16 * 16).reshape(6, 2, 16, 16, 1)
-        rotation = GenerationByRotation(Ranges(((-180, 180),), {4: ((-45, 45),)}))
-        return figures.pairs(images, images[::-1], [3, 4], np.arange(-180.0, 180.0, 60.0), rotation, "t")
-
-    whole, few = tmp_path / "whole.png", tmp_path / "few.png"
-    figures.save(sheet(), whole)
-    figures.save(sheet(), few, figures.GREYS)
-    assert few.stat().st_size < 0.8 * whole.stat().st_size
-    one, other = (np.asarray(Image.open(path).convert("RGB"), "int32") for path in (whole, few))
-    difference = np.abs(one - other)
-    assert difference.mean() < 2 and np.percentile(difference, 99) <= 12
-    # The frames keep their colour.
-    assert (np.ptp(other, axis=-1) > 100).sum() > 0.9 * (np.ptp(one, axis=-1) > 100).sum() > 0
+def test_saving_loses_nothing_visible(tmp_path):
+    images = np.linspace(-1, 1, 6 * 2 * 16 * 16).reshape(6, 2, 16, 16, 1)
+    rotation = GenerationByRotation(Ranges(((-180, 180),), {4: ((-45, 45),)}))
+    sheet = figures.pairs(images, images[::-1], [3, 4], np.arange(-180.0, 180.0, 60.0), rotation, "t")
+    plot = figures.accuracy_by_angle(predictions(), protocol(), "a title", 1 / 3)
+    for figure, greys in ((sheet, True), (plot, False)):
+        whole, few = io.BytesIO(), tmp_path / "few.png"
+        figure.savefig(whole, format="png", dpi=130, bbox_inches="tight")
+        figures.save(figure, few, greys)
+        assert few.stat().st_size < 0.8 * len(whole.getvalue())
+        one, other = (np.asarray(Image.open(picture).convert("RGB"), "int32") for picture in (whole, few))
+        difference = np.abs(one - other)
+        assert difference.mean() < 2 and np.percentile(difference, 99) <= 12
+        # What is coloured keeps its colour.
+        assert (np.ptp(other, axis=-1) > 100).sum() > 0.9 * (np.ptp(one, axis=-1) > 100).sum() > 0
 
 
 def test_runs_of_a_model_are_one_line_with_their_span():

@@ -131,7 +131,7 @@ def _workloads(precision):
     import numpy as np
     import tensorflow as tf
 
-    from invariance import evaluation, generation, pipeline, training
+    from invariance import evaluation, generation, pipeline, training, xla
     from invariance.models.autoencoder import Autoencoder
     from invariance.models.capsnet import CapsNet
     from invariance.models.cnn import CNN, Convolution
@@ -151,7 +151,7 @@ def _workloads(precision):
 
     batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
     if precision == "float32":
-        warp = tf.function(prepare, jit_compile=True, autograph=False)
+        warp = xla.compiled(prepare)
         one = next(batches)
         yield "warp", lambda: warp(*one)[0].numpy(), BATCH, 0
         yield "input pipeline", lambda: next(batches), BATCH, 0

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from invariance import random
+from invariance import random, xla
 from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Recognition
@@ -265,9 +265,9 @@ def classifier(model, image_shape, classes):
         want not in (None, have) for want, have in zip(expected[1:], image_shape, strict=True)
     ):
         raise UserError(f"the model takes {expected[1:]}, but the images are {tuple(image_shape)}")
-    warp = tf.function(_turned, jit_compile=True, autograph=False)
+    warp = xla.compiled(_turned)
 
-    @tf.function(jit_compile=bool(tf.config.list_physical_devices("GPU")), autograph=False)
+    @tf.function(jit_compile=xla.on_gpu(), autograph=False)
     def classify(images, angles):
         turned = warp(images, angles)
         scores, error = model(turned, training=False), None

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from invariance import xla
 from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Generation
@@ -102,7 +103,7 @@ class Artist:
             copied = transformation.apply(upright, ops.zeros_like(parameters))
             return ops.stack([_mean_squared(expected, other) for other in (-1.0, mean, copied)])
 
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        on_gpu = xla.on_gpu()
         # The warp is compiled by XLA anywhere; on a CPU networks run faster on TensorFlow's kernels.
         for function, compiled in (
             (encode, on_gpu),

@@ -2,6 +2,8 @@
 
 import keras
 
+from invariance import xla
+
 
 class CompiledUpdate:
     """Mixin: the update of all variables is compiled by XLA, so that each weight is read and written once.
@@ -21,7 +23,7 @@ class CompiledUpdate:
             # Variables cannot be made inside the compiled function.
             self.build(variables)
         plain = super().apply
-        compiled = tf.function(lambda *grads: plain(list(grads), variables), jit_compile=True, autograph=False)
+        compiled = xla.compiled(lambda *grads: plain(list(grads), variables))
         if not tf.inside_function():
             # Eager use: keep the compiled function, or it would be compiled at every call.
             key = tuple(id(variable) for variable in variables)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from invariance import pipeline
+from invariance import pipeline, xla
 from invariance.errors import Interrupted, RunError, UserError, require_extra
 from invariance.progress import Progress, duration
 from invariance.protocol import Budget
@@ -37,11 +37,10 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
         A function of a batch of the pipeline that returns the model's logs and, as int64, the first step (counted from
         1) since the function was made whose logs were not all finite, or 0.
     """
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    prepare = tf.function(prepare, jit_compile=True, autograph=False)
+    prepare = xla.compiled(prepare)
     diverged = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    @tf.function(jit_compile=on_gpu, autograph=False)
+    @tf.function(jit_compile=xla.on_gpu(), autograph=False)
     def step(images, labels, draws):
         logs = model.train_step(prepare(images, labels, draws))
         finite = tf.reduce_all(

@@ -5,6 +5,8 @@ from functools import lru_cache
 import keras
 from keras import layers
 
+from invariance import xla
+
 
 @keras.saving.register_keras_serializable(package="invariance")
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -71,10 +73,8 @@ class LargeDense(layers.Dense):
     def _compiled(self, inputs) -> bool:
         if keras.backend.backend() != "tensorflow" or keras.backend.is_keras_tensor(inputs):
             return False
-        import tensorflow as tf
-
         return (
-            not tf.config.list_physical_devices("GPU")
+            not xla.on_gpu()
             and len(inputs.shape) == 2
             and self.compute_dtype == "float32"
             and self.quantization_mode is None
@@ -87,7 +87,7 @@ class LargeDense(layers.Dense):
 def _product():
     import tensorflow as tf
 
-    forward = tf.function(tf.matmul, jit_compile=True, autograph=False)
+    forward = xla.compiled(tf.matmul)
 
     @tf.custom_gradient
     def product(inputs, kernel):

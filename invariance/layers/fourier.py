@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from invariance import xla
+
 
 @lru_cache
 def _bilinear(height: int, width: int, kernel_height: int, kernel_width: int):
@@ -114,15 +116,11 @@ class FourierConv2D(keras.layers.Conv2D):
         return self.activation(outputs) if self.activation is not None else outputs
 
     def _by_frequency(self, inputs) -> bool:
-        if keras.backend.backend() != "tensorflow" or keras.backend.is_keras_tensor(inputs):
+        if not xla.tracing(inputs):
             return False
-        import tensorflow as tf
-
         batch, *positions, channels = inputs.shape
         return (
-            # Eager calls come in all shapes, each of which would be compiled.
-            tf.inside_function()
-            and not tf.config.list_physical_devices("GPU")
+            not xla.on_gpu()
             and self.padding == "valid"
             and self.data_format == "channels_last"
             and self.groups == 1
@@ -140,6 +138,4 @@ class FourierConv2D(keras.layers.Conv2D):
 @lru_cache
 def _compiled():
     """`fourier_correlation`, compiled by XLA: twice as fast as operation by operation."""
-    import tensorflow as tf
-
-    return tf.function(fourier_correlation, jit_compile=True, autograph=False)
+    return xla.compiled(fourier_correlation)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import keras
 from keras import layers, ops
 
+from invariance import xla
 from invariance.routing import em
 from invariance.routing.dynamic import positive
 
@@ -73,8 +74,7 @@ class _Routed(layers.Layer):
 
     def _route(self, votes_cast, activations):
         betas = _tensor(self.beta_v), _tensor(self.beta_a)
-        compiled = _inside_function() and not keras.backend.is_keras_tensor(votes_cast)
-        return (em.route_compiled if compiled else em.route)(votes_cast, activations, *betas, self.form)
+        return (em.route_compiled if xla.tracing(votes_cast) else em.route)(votes_cast, activations, *betas, self.form)
 
     def get_config(self):
         initializer = keras.initializers.serialize(self.initializer)
@@ -95,18 +95,9 @@ def _tensor(variable):
     return tf.convert_to_tensor(variable)
 
 
-def _inside_function() -> bool:
-    """Whether TensorFlow is tracing a function, so that compiling parts of it pays: eager calls come in all shapes."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return tf.inside_function()
-
-
 def _by_xla(function, tensor, *arguments):
     """``function(tensor, *arguments)``, compiled by XLA inside a TensorFlow function."""
-    if not _inside_function() or keras.backend.is_keras_tensor(tensor):
+    if not xla.tracing(tensor):
         return function(tensor, *arguments)
     tensors = [argument for argument in (tensor, *arguments) if hasattr(argument, "shape")]
     return _compiled(function, *arguments[len(tensors) - 1 :])(*tensors)
@@ -114,9 +105,7 @@ def _by_xla(function, tensor, *arguments):
 
 @lru_cache
 def _compiled(function, *static):
-    import tensorflow as tf
-
-    return tf.function(lambda *tensors: function(*tensors, *static), jit_compile=True, autograph=False)
+    return xla.compiled(lambda *tensors: function(*tensors, *static))
 
 
 def _gather(values, kernel_size, strides):

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 from keras import ops
 
+from invariance.xla import compiled
+
 EPSILON = 1e-9
 
 
@@ -155,9 +157,6 @@ def _compiled(form):
     XLA computes them anew for each element that they contribute to.
     """
     import tensorflow as tf
-
-    def compiled(function):
-        return tf.function(function, jit_compile=True, autograph=False)
 
     @compiled
     def weighted_m_step(votes, gain, assignments):

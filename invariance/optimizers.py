@@ -1,6 +1,7 @@
 """Optimisers whose update is one compiled kernel."""
 
 import keras
+from keras import ops
 
 from invariance import xla
 
@@ -62,3 +63,35 @@ class RMSProp(CompiledUpdate, keras.optimizers.RMSprop):
 
     def get_config(self):
         return {**super().get_config(), "initial_accumulator": self.initial_accumulator}
+
+
+def per_step(learning_rate, updates: int):
+    """The learning rate of an optimiser that updates several times in each training step.
+
+    Args:
+        learning_rate: a float or a Keras schedule of training steps.
+        updates: in each training step.
+
+    Returns:
+        A float or a Keras schedule of updates.
+    """
+    return learning_rate if isinstance(learning_rate, (int, float)) else SchedulePerStep(learning_rate, updates)
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class SchedulePerStep(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of training steps, for an optimiser that updates ``updates`` times in each."""
+
+    def __init__(self, schedule, updates: int):
+        super().__init__()
+        self.schedule, self.updates = schedule, updates
+
+    def __call__(self, update):
+        return self.schedule(ops.floor_divide(update, self.updates))
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "updates": self.updates}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["updates"])

@@ -13,7 +13,7 @@ from invariance import training
 from invariance.errors import RunError
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.conditional_autoencoder import REGULARISERS, AdversarialAutoencoder, ConditionalAutoencoder
-from invariance.optimizers import CompiledUpdate, RMSProp
+from invariance.optimizers import CompiledUpdate, RMSProp, per_step
 from invariance.protocol import Budget
 from invariance.results import RunFolder
 
@@ -114,22 +114,48 @@ def test_compiled_as_published(published):
 
 
 @pytest.mark.parametrize(
-    "schedule, constant",
+    "schedule",
     [
-        (keras.optimizers.schedules.CosineDecay(0.0, 90, warmup_target=2e-3, warmup_steps=10), 2e-3),
-        (keras.optimizers.schedules.CosineDecay(3e-3, 90), 3e-3),
-        (keras.optimizers.schedules.ExponentialDecay(4e-3, 10, 0.5), 4e-3),
-        (5e-3, 5e-3),
+        keras.optimizers.schedules.CosineDecay(0.0, 90, warmup_target=2e-3, warmup_steps=10),
+        keras.optimizers.schedules.ExponentialDecay(4e-3, 10, 0.5),
+        5e-3,
     ],
 )
-def test_learning_rates(schedule, constant):
-    model = replace(TINY, regulariser="wasserstein")(SHAPE, SHAPE, 2, schedule)
-    if isinstance(schedule, float):
-        assert float(model.optimizer.learning_rate) == pytest.approx(schedule)
-    else:
-        assert model.optimizer._learning_rate is schedule
-    for optimizer in (model.critic_optimizer, model.encoder_optimizer):
-        assert float(optimizer.learning_rate) == pytest.approx(constant)
+@pytest.mark.parametrize("updates", [1, 3])
+def test_all_learning_rates_follow_the_training_steps(schedule, updates):
+    model = replace(TINY, regulariser="wasserstein", critic_updates=updates)(SHAPE, SHAPE, 2, schedule)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (2, *SHAPE)).astype("float32")
+    batch = (images, rng.normal(size=(2, 2)).astype("float32")), images
+    for step in range(25):
+        expected = schedule if isinstance(schedule, float) else float(schedule(step))
+        for optimizer in (model.optimizer, model.critic_optimizer, model.encoder_optimizer):
+            assert float(optimizer.learning_rate) == pytest.approx(expected, rel=1e-6)
+        # Each update within the step has that rate.
+        assert int(model.critic_optimizer.iterations) == updates * step
+        last = per_step(schedule, updates)
+        assert (last if isinstance(last, float) else float(last(updates * step + updates - 1))) == pytest.approx(
+            expected
+        )
+        if step < 2:
+            model.train_on_batch(*batch)
+        else:
+            model.optimizer.iterations.assign_add(1)
+            model.encoder_optimizer.iterations.assign_add(1)
+            model.critic_optimizer.iterations.assign_add(updates)
+
+
+def test_schedules_are_saved_with_the_model(tmp_path):
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 90, warmup_target=2e-3, warmup_steps=10)
+    model = replace(TINY, regulariser="wasserstein", critic_updates=3)(SHAPE, SHAPE, 2, schedule)
+    model.optimizer.build(model.trainable_variables)
+    model.critic_optimizer.iterations.assign(41)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras").critic_optimizer
+    again.iterations.assign(41)
+    # Step 13 of 90 behind the warm-up.
+    assert float(again.learning_rate) == float(model.critic_optimizer.learning_rate)
+    assert float(again.learning_rate) == pytest.approx(1e-3 * (1 + np.cos(np.pi * 3 / 90)), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,9 @@ class Autoencoder:
             input_shape: (height, width, channels) of upright images in [-1, 1].
             output_shape: (height, width, channels) of the images to be drawn.
             parameters: how many numbers tell the decoder the transformation.
-            learning_rate: a float or a Keras schedule, for RMSProp. The critic and the encoder's update against it
-                take the rate that a schedule begins with, or, if it begins at zero, its peak.
+            learning_rate: a float or a Keras schedule of training steps, for RMSProp; the critic and the encoder's
+                update against it follow it too. Were theirs to stay while it falls, the regulariser would win in the
+                end: the error rises.
 
         Returns:
             A `models.conditional_autoencoder.ConditionalAutoencoder`, of the adversarial kind with a regulariser.
@@ -62,7 +63,7 @@ class Autoencoder:
         import keras
 
         from invariance.models.conditional_autoencoder import AdversarialAutoencoder, ConditionalAutoencoder
-        from invariance.optimizers import RMSProp
+        from invariance.optimizers import RMSProp, per_step
 
         def optimizer(rate):
             return RMSProp(rate, initial_accumulator=self.initial_accumulator)
@@ -71,13 +72,12 @@ class Autoencoder:
         if self.regulariser is None:
             model = ConditionalAutoencoder(encoder, decoder, name="autoencoder")
         else:
-            constant = learning_rate if isinstance(learning_rate, (int, float)) else _peak(learning_rate)
             model = AdversarialAutoencoder(
                 encoder,
                 decoder,
                 self._critic(),
-                optimizer(constant),
-                optimizer(constant),
+                optimizer(per_step(learning_rate, self.critic_updates)),
+                optimizer(learning_rate),
                 self.regulariser,
                 self.critic_updates,
                 self.penalty_weight,
@@ -169,9 +169,3 @@ class Autoencoder:
             channels = count
         yield 2.0 * prod(size) * channels * self.units
         yield 2.0 * self.units * self.code_size
-
-
-def _peak(schedule) -> float:
-    """The largest learning rate of a Keras schedule of `protocol.Budget`."""
-    config = schedule.get_config()
-    return float(config.get("warmup_target") or config["initial_learning_rate"])

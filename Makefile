@@ -33,7 +33,7 @@ help:
 	@echo "  make clean                 remove the environment and caches; runs stay"
 	@echo
 	@echo "Variables: PROFILE=smoke|quick|standard|paper  MODELS=NAME,...|all  DATASET=auto|mnist|fashion_mnist|kmnist|digits|FILE.npz"
-	@echo "           SEED=$(SEED)  RUNS=$(RUNS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
+	@echo "           SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
 	@echo "Interrupt and repeat a command: it resumes. The environment, .venv, is made by whatever needs it."
 
 # Made anew when the declared or the tested versions change; the mark is written last.

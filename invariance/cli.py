@@ -46,7 +46,7 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     add(
         "--dataset", default="auto", help="auto, mnist, fashion_mnist, kmnist, digits or FILE.npz; default: %(default)s"
     )
-    add("--seed", default="0", help="of weights, order and draws; default: %(default)s")
+    add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
     add("--runs", default="runs", metavar="DIR", help="where the run folders go; default: %(default)s")
     add("--precision", default="float32", help="float32 or bfloat16; default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes")
@@ -89,7 +89,7 @@ def _run_experiment(experiment, argv):
 
     _choice("--profile", arguments.profile, PROFILES)
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
-    seed = _integer("--seed", arguments.seed, 0, 2**32 - 1)
+    seeds = _seeds(arguments.seed)
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
     if redraws and isinstance(experiment.protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
@@ -123,6 +123,7 @@ def _run_experiment(experiment, argv):
                 arguments.precision,
                 curves.get(name, {}),
             )
+            for seed in seeds
             for name, entry in entries.items()
         ]
 
@@ -135,10 +136,9 @@ def _run_experiment(experiment, argv):
     warning = None
     if dataset == "digits":
         warning = "Data: scikit-learn's embedded digits, NOT MNIST: not to be compared with published numbers."
-    say(
-        f"{experiment.title}\n{dataset} · {arguments.profile} · seed {seed} · {arguments.precision} · "
-        f"runs in {arguments.runs}"
-    )
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    say(experiment.title)
+    say(f"{dataset} · {arguments.profile} · {named} · {arguments.precision} · runs in {arguments.runs}")
     if warning:
         say(warning)
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
@@ -169,7 +169,7 @@ def _run_experiment(experiment, argv):
             if error.exit_code != RunError.exit_code or len(configs) == 1:
                 raise
             print(f"error: {error}", file=sys.stderr)
-            failures.append(config.model)
+            failures.append(f"{config.model} seed {config.seed}" if len(seeds) > 1 else config.model)
     say("")
     text = _tables(arguments.runs, {experiment.name: experiment}, configs)
     say(text)
@@ -258,6 +258,23 @@ def _integer(option, text, low, high):
     if value is None or not low <= value <= high:
         raise UserError(f"{option}: an integer from {low} to {high} is needed; it is {text!r}")
     return value
+
+
+def _seeds(text) -> list[int]:
+    """The seeds of a text such as "0,2,5-7", each once, in its order."""
+    seeds = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            low = _integer("--seed", first, 0, 2**32 - 1)
+            high = _integer("--seed", last, low, low + 999) if dash else low
+            seeds += range(low, high + 1)
+    except UserError:
+        raise UserError(
+            f"--seed: integers from 0 to {2**32 - 1}, or ascending ranges of up to 1,000 of them, are needed, such as "
+            f"0 or 0,2,5-7; it is {text!r}"
+        ) from None
+    return list(dict.fromkeys(seeds))
 
 
 def _labels(option, text):
@@ -392,7 +409,7 @@ def _forecast(pending, say):
         budget = config.entry.budgets[config.profile]
         protocol = config.protocol
         if text := "; ".join(config.entry.departures(config.profile)):
-            departures.setdefault(text, []).append(config.model)
+            departures.setdefault(text, {})[config.model] = None
         model = config.entry.model_for(config.profile)
         if total is not None and hasattr(model, "training_flops"):
             peak = peak or _matrix_peak()
@@ -413,7 +430,7 @@ def _forecast(pending, say):
         say(f"Departures from the original ({', '.join(names)}): {text}")
     if total is not None:
         say(
-            f"Expected: about {duration(total)} for {len(pending)} model(s) "
+            f"Expected: about {duration(total)} for {len(pending)} run(s) "
             f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
         )
 

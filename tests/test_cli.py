@@ -82,7 +82,9 @@ def test_option_without_its_value(capsys):
     refused(capsys, experiment("--seed"), "--seed")
 
 
-@pytest.mark.parametrize("seed", ["-1", "one", "", "1.5", "nan", str(2**32)])
+@pytest.mark.parametrize(
+    "seed", ["-1", "one", "", "1.5", "nan", str(2**32), "1,", "3-1", "0-1000", "1-2-3", "-", "0;1"]
+)
 def test_bad_seed(capsys, seed):
     refused(capsys, experiment("--seed", seed), "--seed", repr(seed), f"0 to {2**32 - 1}")
 
@@ -309,6 +311,13 @@ def test_print_config_of_all_models(capsys):
         assert config["model_arguments"]["builder"] == type(MODELS[config["model"]].model).__name__
 
 
+def test_print_config_of_several_seeds(capsys):
+    configs = printed(capsys, "--models", "cnn_00,cnn_bn_00", "--seed", "3, 0-2,1")
+    assert [(config["seed"], config["model"]) for config in configs] == [
+        (seed, model) for seed in (3, 0, 1, 2) for model in ("cnn_00", "cnn_bn_00")
+    ]
+
+
 def test_print_config_by_default(capsys):
     configs = printed(capsys)
     assert [config["model"] for config in configs] == list(EXPERIMENT.defaults)
@@ -381,13 +390,13 @@ def execute(config, *_):
         {first}
 cli._forecast = lambda *_: None
 running.execute = execute
-argv = ["--models", "cnn_00,cnn_01", "--dataset", "digits", "--profile", "smoke", "--runs", sys.argv[1]]
+argv = ["--models", "cnn_00,cnn_01", "--dataset", "digits", "--profile", "smoke", "--runs", *sys.argv[1:]]
 sys.exit(cli.run_experiment(EXPERIMENT, argv))
 """
 
 
-def several(first, runs):
-    result = python("-c", SEVERAL.format(first=first), runs)
+def several(first, runs, *options):
+    result = python("-c", SEVERAL.format(first=first), runs, *options)
     return result.returncode, re.findall(r"^began (.*)$", result.stdout, re.MULTILINE), result.stderr
 
 
@@ -395,6 +404,16 @@ def test_failed_run_lets_the_others_run(tmp_path):
     code, began, err = several("raise RunError('the loss is not finite')", tmp_path)
     assert (code, began) == (1, ["cnn_00", "cnn_01"])
     assert err == "error: the loss is not finite\nerror: not finished: cnn_00\n"
+
+
+def test_seeds_one_after_the_other_each_with_all_models(tmp_path):
+    code, began, err = several("raise RunError(f'seed {config.seed} fails')", tmp_path, "--seed", "5,2")
+    assert (code, began) == (1, ["cnn_00", "cnn_01"] * 2)
+    assert err.splitlines() == [
+        "error: seed 5 fails",
+        "error: seed 2 fails",
+        "error: not finished: cnn_00 seed 5, cnn_00 seed 2",
+    ]
 
 
 def test_killed_run_lets_the_others_run(tmp_path):

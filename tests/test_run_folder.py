@@ -356,6 +356,19 @@ def test_finished_run_is_not_run_again(copy, data):
     }
 
 
+def test_further_seeds_beside_a_finished_run(copy, data):
+    runs, folder = copy
+    before = (folder / "metrics.json").read_bytes()
+    code, out, err = run(data, runs, "--seed", "0-1")
+    assert (code, err) == (0, "")
+    assert " · seeds 0, 1 · " in out and "finished before" in out and "2 seeds" in out
+    assert (folder / "metrics.json").read_bytes() == before
+    other = RunFolder.of(runs, "recognition_rotation", "own", "smoke", MODEL, 1)
+    assert other.json("metrics.json")["seed"] == other.json("config.json")["seed"] == 1
+    one, two = weights(folder), weights(other)
+    assert one.keys() == two.keys() and any(not np.array_equal(one[name], two[name]) for name in one)
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [

@@ -67,7 +67,7 @@ class Pair:
     Attributes:
         models: the two.
         seeds: how many runs each has.
-        differences: column -> (mean of the second minus mean of the first, p of an exact two-sided permutation test
+        differences: column -> (mean of the second minus mean of the first, p of a two-sided permutation test
             of the runs, published difference or None).
     """
 
@@ -191,8 +191,8 @@ class Table:
 
 # What stands over the comparison of models.
 PAIRS = (
-    "Is a difference between models more than chance between trainings? p is that of an exact permutation test of the "
-    "seeds, two-sided, not corrected for the number of pairs."
+    "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of the "
+    "seeds (exact for up to seven of each), not corrected for the number of pairs."
 )
 
 

@@ -191,8 +191,8 @@ class Table:
 
 # What stands over the comparison of models.
 PAIRS = (
-    "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of the "
-    "seeds (exact for up to seven of each), not corrected for the number of pairs."
+    "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of "
+    "the seeds (exact for up to seven of each), not corrected for the number of pairs."
 )
 
 

@@ -23,13 +23,16 @@ def training(config, data, prepare, history, folder, title):
     generation = isinstance(inputs, tuple)
     shown = (np.asarray(targets) + 1.0) / 2.0 if generation else np.asarray(inputs)
     what = "to be drawn by the network" if generation else "as the network gets them"
+    moved = getattr(config.protocol, "max_shift", 0)
+    what += f", turned as captioned and moved by up to {moved} pixels either way" if moved else ""
     sheet = figures.contact_sheet(shown, captions, f"{title}\nthe first training images {what}")
     figures.save(sheet, folder / "training_images.png", greys=True)
 
 
 def _parameter(value):
     """An angle or a shift for people."""
-    return f"{value:.0f}°" if np.ndim(value) == 0 else f"{value[0]:+.0f}, {value[1]:+.0f}"
+    # As integers: there is no minus zero.
+    return f"{int(np.rint(value))}°" if np.ndim(value) == 0 else "{:+d}, {:+d}".format(*np.rint(value).astype(int))
 
 
 def recognition(protocol, predictions, chance, folder, title):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invariance import figures
+from invariance import figures, pictures
 from invariance.evaluation import Predictions, angle_grid
 from invariance.protocol import GenerationByRotation, Recognition
 from invariance.ranges import Ranges
@@ -302,3 +302,11 @@ def test_runs_of_a_model_are_one_line_with_their_span():
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
     assert corners == {(0, 2), (0, 4), (5, 4), (5, 8)}
     assert axes.get_xlabel() == "angle, degrees"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.0, "0°"), (-0.4, "0°"), (44.6, "45°"), (-179.7, "-180°"), ([-0.0, 3.0], "+0, +3"), ([-5.0, 0.0], "-5, +0")],
+)
+def test_parameters_for_people(value, text):
+    assert pictures._parameter(np.float32(value)) == text

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import recognition_rotation, recognition_upright
+from experiments import generation_rotation, generation_shift, recognition_rotation, recognition_upright
 from experiments.recognition_rotation import MODELS
 from invariance import cli
 from invariance.models.capsnet import CapsNet
 from invariance.pictures import spread_over
 from invariance.results import RunFolder
 
+EXPERIMENTS = [
+    module.EXPERIMENT for module in (generation_rotation, generation_shift, recognition_rotation, recognition_upright)
+]
 REPOSITORY = Path(__file__).resolve().parents[1]
 # A run takes some 20 s on two idle cores; a busy machine may need far more.
 PATIENCE = 300
@@ -77,6 +80,18 @@ def test_upright_experiment():
     # What is not changed is the other experiment's, which is as it was.
     ours, theirs = (which.models["capsnet_dr"].budgets for which in (experiment, recognition_rotation.EXPERIMENT))
     assert {profile for profile in theirs if ours[profile] == theirs[profile]} == {"smoke", "quick", "paper"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_findings_are_about_numbers_that_are_compared(experiment):
+    for model, findings in experiment.findings.items():
+        published = experiment.published[model]
+        for key, text in findings.items():
+            metric, _, digit = (key, "", "") if key in published else key.rpartition("_")
+            assert metric in experiment.bands
+            assert published[metric] if not digit else int(digit) in published[metric]
+            # A sentence, or more.
+            assert text[0].isupper() and text.endswith(".")
 
 
 # Angles of the pictures

@@ -270,7 +270,7 @@ def test_samples_of_a_code_of_one_number(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(generation, "draw_codes", lambda model, protocol, codes, points: drawn.append(codes))
     monkeypatch.setattr(figures, "samples", lambda *_: None)
-    monkeypatch.setattr(figures, "save", lambda *_: None)
+    monkeypatch.setattr(figures, "save", lambda *_, **__: None)
     codes = np.random.default_rng(0).normal(3.0, 0.1, (50, 1))
     pictures._samples(config_of(ROTATION, "ae_rotation"), None, codes, np.zeros(2), tmp_path, "")
     of_prior, of_codes = drawn

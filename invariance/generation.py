@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Generation
 
-BATCH, SMALL_BATCH = 256, 16
+BATCH, ROUND = 256, 16
 BASELINES = ("all black", "mean image of the digit", "input copied")
 
 
@@ -134,9 +135,10 @@ class Drawings:
         self.artist, self.count = artist, len(images)
         if not self.count:
             raise UserError("there are no images to be drawn")
-        # Two sizes of batches, the last padded, so that little is compiled and little computed in vain.
-        self.size = SMALL_BATCH if self.count <= SMALL_BATCH else BATCH
-        padding = np.zeros((-self.count % self.size, *images.shape[1:]), images.dtype)
+        # Batches of one size, the last padded, so that little is compiled and little computed in vain.
+        batches = ceil(self.count / BATCH)
+        self.size = ROUND * ceil(self.count / (ROUND * batches))
+        padding = np.zeros((batches * self.size - self.count, *images.shape[1:]), images.dtype)
         padded = np.concatenate([images, padding])
         self._batches = [tf.constant(padded[start : start + self.size]) for start in range(0, len(padded), self.size)]
         try:
@@ -327,10 +329,15 @@ def within(points: np.ndarray, pairs, protocol: Generation) -> np.ndarray:
     return np.any(inside, axis=0) & ~np.isin(points, protocol.unblurred)
 
 
-def shift_map(artist: Artist, images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+def shift_map(artist: Artist, images: np.ndarray, shifts: np.ndarray, progress: Progress | None = None) -> np.ndarray:
     """Mean squared error of some images at each (dy, dx) of a square grid, (shifts, shifts)."""
-    drawings = Drawings(artist, images)
-    return np.array([[drawings.errors((dy, dx)).mean() for dx in shifts] for dy in shifts])
+    progress = progress or Progress("map", quiet=True)
+    drawings, watch, rows = Drawings(artist, images), Watch(len(shifts)), []
+    for dy in shifts:
+        rows.append([drawings.errors((dy, dx)).mean() for dx in shifts])
+        if progress.due():
+            progress.show(len(rows) / len(shifts), f"map, row {len(rows)}/{len(shifts)}  {watch.left(len(rows))} left")
+    return np.array(rows)
 
 
 def _mean_squared(images, others):

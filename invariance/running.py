@@ -249,7 +249,7 @@ def _measure_generation(config, folder, data, classes, model, redraws, progress)
     if protocol.parameter == "shift":
         digit = pictures.example(protocol, classes)
         shifts = protocol.grid(4 if config.profile == "smoke" else 2)
-        drawn = generation.shift_map(artist, images[labels == digit][:50], shifts)
+        drawn = generation.shift_map(artist, images[labels == digit][:50], shifts, progress)
         write_csv(
             folder / "map.csv",
             [

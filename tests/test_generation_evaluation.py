@@ -41,9 +41,9 @@ def eager():
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """Batches of 8, or of 4 for up to 4 images."""
+    """Batches of 4, or of 8 for more than 4 images."""
     monkeypatch.setattr(generation, "BATCH", 8)
-    monkeypatch.setattr(generation, "SMALL_BATCH", 4)
+    monkeypatch.setattr(generation, "ROUND", 4)
 
 
 def data(count=11, seed=0):

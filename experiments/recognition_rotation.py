@@ -123,7 +123,7 @@ def capsnet_dr() -> Entry:
 # with a standard deviation of one, so shorter trainings need far larger rates than other networks.
 MATRIX_EPOCH = 1200
 MATRIX_PAPER = Budget(100 * MATRIX_EPOCH, 50, MATRIX_EPOCH, 1e-3, grid_spacing=11.25)
-MATRIX_STANDARD = replace(MATRIX_PAPER, steps=6 * MATRIX_EPOCH, learning_rate=1e-2, warmup_steps=MATRIX_EPOCH // 4)
+MATRIX_STANDARD = replace(MATRIX_PAPER, steps=10 * MATRIX_EPOCH, learning_rate=1e-2, warmup_steps=MATRIX_EPOCH // 4)
 MATRIX_QUICK = replace(
     MATRIX_STANDARD,
     steps=800,

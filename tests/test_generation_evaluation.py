@@ -41,9 +41,9 @@ def eager():
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """Batches of 4, or of 8 for more than 4 images."""
+    """Batches of 2, 4, 6 or 8."""
     monkeypatch.setattr(generation, "BATCH", 8)
-    monkeypatch.setattr(generation, "ROUND", 4)
+    monkeypatch.setattr(generation, "ROUND", 2)
 
 
 def data(count=11, seed=0):
@@ -293,12 +293,12 @@ class Counted:
 def test_images_are_encoded_once(eager, small_batches):
     model = Counted()
     measured(model, ROTATION, FEW)
-    # 11 images in batches of 8, whatever the number of angles; drawn at each of them.
-    assert model.encoded == [8, 8]
-    assert model.drawn == [8, 8] * len(FEW)
+    # 11 images in two batches, whatever the number of angles; drawn at each of them.
+    assert model.encoded == [6, 6]
+    assert model.drawn == [6, 6] * len(FEW)
 
 
-@pytest.mark.parametrize("count, batches", [(3, [4]), (4, [4]), (8, [8]), (17, [8, 8, 8])])
+@pytest.mark.parametrize("count, batches", [(3, [4]), (4, [4]), (8, [8]), (9, [6, 6]), (17, [6, 6, 6])])
 def test_batches_are_padded(eager, small_batches, count, batches):
     model, (images, labels) = Counted(), data(count)
     errors = measured(model, ROTATION, FEW, (images, labels))

@@ -53,6 +53,7 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none)")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
+    add("--steps", metavar="N", help="train for so many steps instead of the profile's; stored as NAME+steps=N")
     add("--grid", metavar="SPACING|full", help="degrees or pixels between the evaluation's points; full: as published")
     add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the angles, as published")
     add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
@@ -96,6 +97,8 @@ def _run_experiment(experiment, argv):
     entries = _entries(experiment, arguments.models, arguments.corrected)
     if arguments.set:
         entries = _with_arguments(entries, arguments.set)
+    if arguments.steps is not None:
+        entries = _with_steps(entries, arguments.profile, arguments.steps)
     if arguments.grid:
         entries = _with_grid(entries, arguments.profile, experiment.protocol, arguments.grid)
     if arguments.tensorboard:
@@ -352,6 +355,17 @@ def _like(option, text, example):
         raise UserError(f"{option}: a value like {example} is needed; it is {text!r}") from None
 
 
+def _with_steps(entries, profile, text) -> dict[str, Entry]:
+    """The entries with longer or shorter trainings, under names that say so; the rest of the schedule follows."""
+    steps = _integer("--steps", text, 1, 10**9)
+    for name, entry in entries.items():
+        if steps <= (warmup := entry.budgets[profile].warmup_steps):
+            raise UserError(
+                f"--steps: the learning rate of {name} rises for {warmup:,} steps; more are needed; it is {steps:,}"
+            )
+    return {f"{name}+steps={steps}": _with_budget(entry, profile, steps=steps) for name, entry in entries.items()}
+
+
 def _with_grid(entries, profile, protocol, text) -> dict[str, Entry]:
     """The entries with another grid of the evaluation."""
     spacing = _spacing("--grid", text, protocol)
@@ -360,13 +374,13 @@ def _with_grid(entries, profile, protocol, text) -> dict[str, Entry]:
             protocol.grid(spacing)
     except ValueError as error:
         raise UserError(f"--grid: {error}") from error
-    return {
-        name: dataclasses.replace(
-            entry,
-            budgets={**entry.budgets, profile: dataclasses.replace(entry.budgets[profile], grid_spacing=spacing)},
-        )
-        for name, entry in entries.items()
-    }
+    return {name: _with_budget(entry, profile, grid_spacing=spacing) for name, entry in entries.items()}
+
+
+def _with_budget(entry, profile, **changes) -> Entry:
+    """The entry with other settings of a profile's budget."""
+    budget = dataclasses.replace(entry.budgets[profile], **changes)
+    return dataclasses.replace(entry, budgets={**entry.budgets, profile: budget})
 
 
 def _spacing(option, text, protocol) -> float | None:

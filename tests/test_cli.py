@@ -336,6 +336,23 @@ def test_print_config_without_restricted_classes(capsys):
     assert Recognition.from_json(config["protocol"]).restricted == ()
 
 
+def test_other_steps_make_runs_of_their_own(capsys):
+    plain = printed(capsys, "--models", "cnn_00,capsnet_em", "--profile", "standard")
+    longer = printed(capsys, "--models", "cnn_00,capsnet_em", "--profile", "standard", "--steps", "20000")
+    for before, after in zip(plain, longer, strict=True):
+        assert before["budget"]["steps"] != 20000
+        before["budget"]["steps"] = 20000
+        before["model"] += "+steps=20000"
+        assert before == after
+
+
+@pytest.mark.parametrize("steps", ["0", "-5", "1e3", "", "188"])
+def test_bad_steps(capsys, steps):
+    # cnn_00's learning rate rises for 188 steps; then it must fall.
+    action = experiment("--models", "cnn_00", "--profile", "standard", "--steps", steps, "--print-config")
+    refused(capsys, action, "--steps", steps)
+
+
 def test_corrected_models_have_names_of_their_own(capsys):
     plain = printed(capsys, "--models", "cnn_00,cnn_bn_00")
     corrected = printed(capsys, "--models", "cnn_00,cnn_bn_00", "--corrected")

@@ -356,7 +356,10 @@ def _like(option, text, example):
 
 
 def _with_steps(entries, profile, text) -> dict[str, Entry]:
-    """The entries with longer or shorter trainings, under names that say so; the rest of the schedule follows."""
+    """The entries with longer or shorter trainings, under names that say so.
+
+    The learning rate's cosine follows; capsnet_em's margin grows as in the profile (``--set margin_steps``).
+    """
     steps = _integer("--steps", text, 1, 10**9)
     for name, entry in entries.items():
         if steps <= (warmup := entry.budgets[profile].warmup_steps):

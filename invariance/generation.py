@@ -14,6 +14,7 @@ from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Generation
 
+# Images drawn at once: so many at most, in multiples of the second.
 BATCH, ROUND = 256, 16
 BASELINES = ("all black", "mean image of the digit", "input copied")
 

@@ -6,6 +6,7 @@ MODELS    ?=
 DATASET   ?= auto
 SEED      ?= 0
 RUNS      ?= runs
+JOBS      ?= 1
 PRECISION ?= float32
 ARGS      ?=
 
@@ -33,7 +34,7 @@ help:
 	@echo "  make clean                 remove the environment and caches; runs stay"
 	@echo
 	@echo "Variables: PROFILE=smoke|quick|standard|paper  MODELS=NAME,...|all  DATASET=auto|mnist|fashion_mnist|kmnist|digits|FILE.npz"
-	@echo "           SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
+	@echo "           SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  JOBS=$(JOBS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
 	@echo "Interrupt and repeat a command: it resumes. The environment, .venv, is made by whatever needs it."
 
 # Made anew when the declared or the tested versions change; the mark is written last.
@@ -54,7 +55,7 @@ $(BOOKS): $(READY)
 
 recognition-rotation recognition-upright generation-rotation generation-shift: $(READY)
 	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
-	    --runs '$(RUNS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
+	    --runs '$(RUNS)' --jobs '$(JOBS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
 
 # Of the committed results, and of the runs where there are any.
 report: $(READY)

@@ -4,7 +4,6 @@ Each measurement alternates with one of the peak, and the median of the ratios i
 shared machine wanders by a third within a minute.
 """
 
-import os
 import platform
 import statistics
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from invariance.errors import UserError
+from invariance.processes import cores
 from invariance.results import write_json
 from invariance.running import PRECISIONS, import_tensorflow, provenance
 
@@ -69,7 +69,7 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
     for name, value in ratios.items():
         print(f"{name:60}{value:>8.3f}")
     write_json(
-        path, {"rows": rows, "ratios": ratios, **provenance(), "machine": platform.platform(), "cores": os.cpu_count()}
+        path, {"rows": rows, "ratios": ratios, **provenance(), "machine": platform.platform(), "cores": len(cores())}
     )
     print(f"written to {path}")
     return 0

@@ -3,14 +3,15 @@
 import argparse
 import dataclasses
 import json
-import multiprocessing
 import os
-import signal
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from invariance.errors import Interrupted, RunError, UserError, require_extra
+from invariance.errors import RunError, UserError, require_extra
+from invariance.processes import cores, in_child, in_children
 from invariance.progress import duration
 from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
 from invariance.ranges import divides_circle
@@ -47,6 +48,7 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
         "--dataset", default="auto", help="auto, mnist, fashion_mnist, kmnist, digits or FILE.npz; default: %(default)s"
     )
     add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
+    add("--jobs", default="1", metavar="N", help="run so many at a time, each on its share of the cores; default: 1")
     add("--runs", default="runs", metavar="DIR", help="where the run folders go; default: %(default)s")
     add("--precision", default="float32", help="float32 or bfloat16; default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes")
@@ -91,6 +93,7 @@ def _run_experiment(experiment, argv):
     _choice("--profile", arguments.profile, PROFILES)
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
     seeds = _seeds(arguments.seed)
+    jobs = _integer("--jobs", arguments.jobs, 1, len(cores()))
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
     if redraws and isinstance(experiment.protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
@@ -134,7 +137,7 @@ def _run_experiment(experiment, argv):
         print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
         return 0
     # Resolving may import TensorFlow; that must not happen in the process that starts the others.
-    dataset = _in_child(lambda: datasets.resolve(arguments.dataset, say))
+    dataset = in_child(lambda: datasets.resolve(arguments.dataset, say))
     configs = configs_on(dataset)
     warning = None
     if dataset == "digits":
@@ -145,33 +148,39 @@ def _run_experiment(experiment, argv):
     if warning:
         say(warning)
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
-    _forecast(pending, say)
+    jobs = max(1, min(jobs, len(pending)))
+    _forecast(pending, jobs, say)
 
     data = None
     if len(pending) > 1:
         # Once for all of them: decoding takes as long as TensorFlow's import. One run alone loads its data itself.
-        data = _in_child(lambda: loaded(dataset, say))
+        data = in_child(lambda: loaded(dataset, say))
     parent = os.getpid()
     failures = []
-    for config in configs:
-        try:
-            _in_child(
-                lambda config=config: execute(
-                    config,
-                    arguments.runs,
-                    arguments.overwrite,
-                    arguments.quiet,
-                    arguments.tensorboard,
-                    redraws,
-                    parent,
-                    data,
-                )
-            )
-        except (UserError, RunError) as error:
+    actions = [
+        partial(
+            execute,
+            config,
+            arguments.runs,
+            arguments.overwrite,
+            arguments.quiet,
+            arguments.tensorboard,
+            redraws,
+            parent,
+            data,
+            jobs == 1,
+        )
+        for config in configs
+    ]
+    with closing(in_children(actions, jobs)) as ends:
+        for number, error, _ in ends:
+            if error is None:
+                continue
             # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
             if error.exit_code != RunError.exit_code or len(configs) == 1:
-                raise
+                raise error
             print(f"error: {error}", file=sys.stderr)
+            config = configs[number]
             failures.append(f"{config.model} seed {config.seed}" if len(seeds) > 1 else config.model)
     say("")
     text = _tables(arguments.runs, {experiment.name: experiment}, configs)
@@ -194,58 +203,6 @@ def _tables(runs, experiments, configs):
     for table in made:
         write_text(folder / "table.md", table.markdown())
     return "\n\n".join(table.text() for table in made) + f"\n\nTable, curves and pictures: {folder}"
-
-
-def _in_child(action):
-    """Calls ``action`` in a process of its own and returns its result or raises its error.
-
-    TensorFlow holds on to memory and threads; a process per run gives each run all of the machine, and its peak
-    memory a meaning. Forking is safe here because this process never loads TensorFlow.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-
-    def work():
-        receiver.close()
-        try:
-            sender.send((True, action()))
-        except (UserError, RunError) as error:
-            sender.send((False, error))
-        except KeyboardInterrupt:
-            sender.send((False, Interrupted("stopped; repeat the command to go on")))
-
-    child = context.Process(target=work)
-    child.start()
-    sender.close()
-    # On Ctrl-C the terminal tells both of us; SIGTERM we pass on. The child saves its state, and we wait for that.
-    stopped = []
-
-    def stop(number, frame):
-        stopped.append(number)
-        if number == signal.SIGTERM:
-            child.terminate()
-
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        try:
-            good, value = receiver.recv()
-        except EOFError:
-            child.join()
-            if stopped or child.exitcode == -signal.SIGTERM:
-                raise Interrupted("stopped; repeat the command to go on") from None
-            reason = f"killed by signal {-child.exitcode}" if child.exitcode < 0 else f"exit code {child.exitcode}"
-            hint = "; out of memory?" if child.exitcode == -signal.SIGKILL else ""
-            raise RunError(f"the run's process ended early ({reason}{hint}). Repeat the command to go on") from None
-        child.join()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if good:
-        return value
-    raise value
 
 
 def _choice(option, value, known):
@@ -415,7 +372,7 @@ def _protocol(protocol, restricted, excluded):
     return protocol
 
 
-def _forecast(pending, say):
+def _forecast(pending, jobs, say):
     """Says what will be run, how it departs from the original, and how long it will take."""
     if not pending:
         return
@@ -447,7 +404,7 @@ def _forecast(pending, say):
         say(f"Departures from the original ({', '.join(names)}): {text}")
     if total is not None:
         say(
-            f"Expected: about {duration(total)} for {len(pending)} run(s) "
+            f"Expected: about {duration(total)} for {len(pending)} run(s){f', {jobs} at a time' if jobs > 1 else ''} "
             f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
         )
 

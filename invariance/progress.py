@@ -21,11 +21,12 @@ class Progress:
         name: what is being worked on.
         quiet: say nothing.
         stream: where to; standard output.
+        live: False for whole lines only, on a terminal, too.
     """
 
-    def __init__(self, name: str, quiet: bool = False, stream=None):
+    def __init__(self, name: str, quiet: bool = False, stream=None, live: bool = True):
         self.name, self.quiet, self.stream = name, quiet, stream or sys.stdout
-        self.live = not quiet and self.stream.isatty()
+        self.live = live and not quiet and self.stream.isatty()
         self._shown, self._next = "", 0.0
 
     def line(self, text: str):

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from invariance.errors import RunError, UserError
+from invariance.processes import cores
 from invariance.progress import Progress, duration
 from invariance.protocol import Entry, Generation, Recognition, describe_model
 from invariance.results import RunFolder, replacing, write_csv, write_json
@@ -72,6 +73,7 @@ def execute(
     redraws: int = 0,
     parent: int | None = None,
     data=None,
+    live: bool = True,
 ):
     """Carries a run out, or the rest of it, and writes its folder.
 
@@ -84,12 +86,13 @@ def execute(
         redraws: also measure with the published estimator, so many drawings of the angles; 0 for not.
         parent: a process whose end stops the run.
         data: the dataset (`datasets.Data`) where it has been loaded already; None to load it.
+        live: rewrite a line on a terminal; False where other runs write to it, too.
 
     Raises:
         UserError, RunError, Interrupted: see `errors`.
     """
     folder = config.folder(runs)
-    progress = Progress(f"{config.model} seed {config.seed}", quiet)
+    progress = Progress(f"{config.model} seed {config.seed}", quiet, live=live)
     with folder.locked():
         if overwrite:
             folder.clear()
@@ -407,7 +410,9 @@ def provenance() -> dict:
             versions[package] = None
     gpus = tf.config.list_physical_devices("GPU")
     device = ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
-    return {"versions": versions, "device": device or f"{_processor()}, {os.cpu_count()} cores", "commit": _commit()}
+    number = len(cores())
+    device = device or f"{_processor()}, {number} core{'s' if number > 1 else ''}"
+    return {"versions": versions, "device": device, "commit": _commit()}
 
 
 def _processor() -> str:

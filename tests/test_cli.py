@@ -15,7 +15,7 @@ import pytest
 
 from experiments import published
 from experiments.recognition_rotation import EXPERIMENT, MODELS, PROTOCOL
-from invariance import cli, datasets, report
+from invariance import cli, datasets, processes, report
 from invariance.protocol import Budget, Entry, Recognition
 from invariance.ranges import Ranges
 from invariance.running import PRECISIONS
@@ -23,6 +23,7 @@ from invariance.running import PRECISIONS
 REPOSITORY = Path(__file__).resolve().parents[1]
 # No command here takes long; a busy machine needs some 20 s where TensorFlow is imported.
 PATIENCE = 120
+two_cores = pytest.mark.skipif(len(processes.cores()) < 2, reason="runs at the same time need a core each")
 
 
 def refused(capsys, action, *expected):
@@ -87,6 +88,11 @@ def test_option_without_its_value(capsys):
 )
 def test_bad_seed(capsys, seed):
     refused(capsys, experiment("--seed", seed), "--seed", repr(seed), f"0 to {2**32 - 1}")
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", str(len(processes.cores()) + 1)])
+def test_bad_jobs(capsys, jobs):
+    refused(capsys, experiment("--jobs", jobs), f"--jobs: an integer from 1 to {len(processes.cores())}", repr(jobs))
 
 
 @pytest.mark.parametrize("redraws", ["-1", "many", "", "0.5"])
@@ -405,6 +411,8 @@ def execute(config, *_):
     print("began", config.model, flush=True)
     if config.model == "cnn_00":
         {first}
+    else:
+        {other}
 cli._forecast = lambda *_: None
 running.execute = execute
 argv = ["--models", "cnn_00,cnn_01", "--dataset", "digits", "--profile", "smoke", "--runs", *sys.argv[1:]]
@@ -412,8 +420,8 @@ sys.exit(cli.run_experiment(EXPERIMENT, argv))
 """
 
 
-def several(first, runs, *options):
-    result = python("-c", SEVERAL.format(first=first), runs, *options)
+def several(first, runs, *options, other="pass"):
+    result = python("-c", SEVERAL.format(first=first, other=other), runs, *options)
     return result.returncode, re.findall(r"^began (.*)$", result.stdout, re.MULTILINE), result.stderr
 
 
@@ -450,22 +458,66 @@ def test_interrupted_run_stops_all(tmp_path):
     assert (code, began, err) == (130, ["cnn_00"], "error: saved\n")
 
 
+@two_cores
+def test_several_at_a_time_each_on_its_share_of_the_cores(tmp_path):
+    # Each ends only when both have begun; the third begins when one of them has ended.
+    code = """
+        mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        with open(sys.argv[1] + f"/{config.model} {config.seed}", "w") as file:
+            file.write(os.environ["TF_NUM_INTRAOP_THREADS"] + " " + " ".join(map(str, mine)))
+        while len(os.listdir(sys.argv[1])) < 2:
+            time.sleep(0.01)
+    """.strip()
+    result = several(code, tmp_path, "--seed", "0-1", "--jobs", "2", other=code)
+    assert (result[0], len(result[1]), result[2]) == (0, 4, "")
+    shares = {path.name: [int(word) for word in path.read_text().split()] for path in tmp_path.iterdir()}
+    assert shares.keys() == {"cnn_00 0", "cnn_01 0", "cnn_00 1", "cnn_01 1"}
+    threads = sorted(share[0] for share in shares.values())
+    total = len(processes.cores())
+    assert set(threads) <= {total // 2, total - total // 2}
+    if hasattr(os, "sched_getaffinity"):
+        first, second = set(shares["cnn_00 0"][1:]), set(shares["cnn_01 0"][1:])
+        assert not first & second and sorted(first | second) == processes.cores()
+        assert all(share[0] == len(share) - 1 for share in shares.values())
+
+
+@two_cores
+def test_users_mistake_ends_those_that_run_beside_it(tmp_path):
+    began = time.monotonic()
+    code, names, err = several(
+        "time.sleep(1); raise UserError('no such class')", tmp_path, "--jobs", "2", other="time.sleep(60)"
+    )
+    assert (code, sorted(names), err) == (2, ["cnn_00", "cnn_01"], "error: no such class\n")
+    assert time.monotonic() - began < 50
+
+
+@two_cores
+def test_failed_run_lets_those_beside_it_run(tmp_path):
+    code, names, err = several(
+        "raise RunError('fails')", tmp_path, "--jobs", "2", other="time.sleep(1); print('began on')"
+    )
+    assert (code, sorted(names), err) == (1, ["cnn_00", "cnn_01", "on"], "error: fails\nerror: not finished: cnn_00\n")
+
+
 def test_programming_error_shows_where_it_is(tmp_path):
     code, began, err = several("raise KeyError('a mistake of ours')", tmp_path)
     assert (code, began) == (1, ["cnn_00", "cnn_01"])
     assert "KeyError: 'a mistake of ours'" in err
 
 
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=two_cores)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_outside_training_stops_all(tmp_path, number):
+def test_signal_outside_training_stops_all(tmp_path, number, jobs):
     """While data are loaded, TensorFlow is imported or a model is evaluated, the training's handlers are not there."""
+    program = SEVERAL.format(first="time.sleep(60)", other="time.sleep(60)")
     process = subprocess.Popen(
-        [sys.executable, "-c", SEVERAL.format(first="time.sleep(60)"), str(tmp_path)],
+        [sys.executable, "-c", program, str(tmp_path), "--seed", "0,1", "--jobs", str(jobs)],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        while process.stdout.readline() not in ("began cnn_00\n", ""):
-            pass
+        began = 0
+        while began < jobs and (line := process.stdout.readline()):
+            began += line.startswith("began ")
         # A terminal sends Ctrl-C to the whole group, a scheduler its SIGTERM to the first process.
         time.sleep(0.2)
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
@@ -473,6 +525,6 @@ def test_signal_outside_training_stops_all(tmp_path, number):
     finally:
         process.kill()
         process.communicate()
-    assert "began cnn_01" not in out
+    assert "began" not in out
     assert process.returncode == 130
     one_line(err)

@@ -82,6 +82,12 @@ running.execute(config_of(ROTATION, ADVERSARIAL), sys.argv[1], quiet=True)
 """
 
 
+def in_this_process(patch):
+    """Commands run here, not in processes of their own, which take as long to start."""
+    patch.setattr(cli, "in_child", lambda action: action())
+    patch.setattr(cli, "in_children", lambda actions, jobs: ((n, None, act()) for n, act in enumerate(actions)))
+
+
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
     """The adversarial model, killed and then finished by a command: (folder, what was there, what was printed)."""
@@ -91,9 +97,8 @@ def resumed(tmp_path_factory):
     folder = config_of(ROTATION, ADVERSARIAL).folder(runs)
     left = {path.name for path in folder.path.iterdir()}
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out, few_samples():
-        # Not in a process of its own, which would take as long to start; this one is not its own parent.
-        patch.setattr(cli, "_in_child", lambda action: action())
-        patch.setattr(os, "getpid", os.getppid)
+        in_this_process(patch)
+        patch.setattr(os, "getpid", os.getppid)  # this process is not its own parent
         argv = ["--models", "aae_rotation", "--set", SET, "--profile", "smoke", "--dataset", "digits"]
         argv += ["--runs", str(runs)]
         assert cli.run_experiment(ROTATION, argv) == 0
@@ -396,7 +401,7 @@ def test_grid_that_misses_a_range_is_refused_and_leaves_nothing(tmp_path):
 def test_published_curves_are_drawn_beside_the_published_model_only(monkeypatch):
     """And on the data they were measured on."""
     seen = []
-    monkeypatch.setattr(cli, "_in_child", lambda action: action())
+    in_this_process(monkeypatch)
     monkeypatch.setattr(cli, "_forecast", lambda *_: None)
     monkeypatch.setattr(cli, "_tables", lambda *_: "")
     monkeypatch.setattr(running, "execute", lambda config, *_: seen.append((config.model, dict(config.published))))

@@ -170,7 +170,7 @@ def _table(table, experiment) -> str:
                     "" if cell.difference is None else f'<span class="spread">{signed(column, cell.difference)}</span>'
                 )
                 cells += f"<td>{escape(column.form(cell.published))}{apart}</td>"
-        rows.append(f"<tr>{cells}<td>{escape(duration(row.train_seconds))}</td></tr>")
+        rows.append(f"<tr>{cells}<td>{escape(row.trained)}</td></tr>")
     expected = "; ".join(f"{NAMES.get(name, name)} {band.text()}" for name, band in bands.items())
     note = (
         f" Expected of the published number: {expected}; what lies outside is red. Under a published number "

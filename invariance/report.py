@@ -1,6 +1,7 @@
 """Run folders -> tables beside the published numbers. Imports no TensorFlow."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -52,12 +53,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its runs' seeds, a cell a column, and the mean training time."""
+    """One model: its runs' seeds, a cell a column, and the training time, such as "83 s, 2:10 min (1 core)"."""
 
     model: str
     seeds: tuple[int, ...]
     cells: Mapping[str, Cell]
-    train_seconds: float
+    trained: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Table:
         for row, cells in zip(self.rows, written, strict=True):
             ours, published, spread = (line(texts) for texts in zip(*cells, strict=True))
             first = f"{row.model:<{width}}" + (f"{'ours':<{beside}}" if beside else "")
-            lines.append(first + ours + duration(row.train_seconds))
+            lines.append(first + ours + row.trained)
             if beside:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
@@ -180,7 +181,7 @@ class Table:
                 texts.append(column.form(cell.ours) + (f" ({cell.spread})" if cell.spread else ""))
                 if self.compared:
                     texts.append(column.form(cell.published))
-            lines.append("| " + " | ".join([*texts, duration(row.train_seconds)]) + " |")
+            lines.append("| " + " | ".join([*texts, row.trained]) + " |")
         lines += ["", *(f"* {line}" for line in self.bands())] if self.bands() else []
         heads, rows = self.differences()
         if rows:
@@ -250,6 +251,8 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         published = experiment.published if experiment and experiment.published_on == key[1] else {}
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
         columns = _columns([run for model in models for run in groups[key][model]], experiment)
+        devices = Counter(_device(run) for model in models for run in groups[key][model])
+        usual = devices.most_common(1)[0][0]
         rows = tuple(
             _row(
                 model,
@@ -257,6 +260,7 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
                 _comparable(model, groups[key][model], experiment, published),
                 columns,
                 experiment,
+                usual,
             )
             for model in models
         )
@@ -319,7 +323,7 @@ def between_markers(page: str, text: str) -> str:
     return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
 
 
-def _row(model, runs, published, columns, experiment) -> Row:
+def _row(model, runs, published, columns, experiment, usual) -> Row:
     # Digits are text in JSON.
     published = json.loads(json.dumps(published))
     bands = experiment.bands if experiment else {}
@@ -343,7 +347,25 @@ def _row(model, runs, published, columns, experiment) -> Row:
         finding = findings.get(column.key, "")
         cells[column.key] = Cell(ours, spread, column.read(published), tuple(each), band, finding)
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
-    return Row(model, seeds, cells, aggregate([run.metrics.get("train_seconds", 0.0) for run in runs])[0])
+    return Row(model, seeds, cells, _trained(runs, usual))
+
+
+def _device(run) -> str:
+    return run.config.get("device") or "unknown device"
+
+
+def _trained(runs, usual) -> str:
+    """The mean training time of a model's runs, device by device; a device is named where it is not the usual one."""
+    devices: dict[str, list[float]] = {}
+    for run in runs:
+        devices.setdefault(_device(run), []).append(run.metrics.get("train_seconds", 0.0))
+    cores = {device: device.rpartition(", ")[2] for device in {*devices, usual}}
+    # The number of cores says which, unless other processors have as many.
+    names = cores if len(set(cores.values())) == len(cores) else {device: device for device in cores}
+    return ", ".join(
+        duration(aggregate(seconds)[0]) + ("" if device == usual else f" ({names[device]})")
+        for device, seconds in sorted(devices.items(), key=lambda item: item[0] != usual)
+    )
 
 
 def _remarks(models, dataset):

@@ -96,6 +96,18 @@ def test_markdown_has_as_many_cells_in_every_row(tmp_path):
         assert len({row.count("|") for row in rows}) == 1
 
 
+def test_training_times_name_a_device_that_is_not_the_usual_one(tmp_path):
+    devices = ["A, 2 cores", "A, 2 cores", "A, 1 core", "A, 1 core"]
+    for seed, device in enumerate(devices):
+        folder = store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1), seed=seed, seconds=60 + 10 * seed)
+        (folder / "config.json").write_text(json.dumps({"device": device}))
+    assert tables(tmp_path)[0].rows[0].trained == "65 s, 85 s (1 core)"
+    # Another processor with as many cores as the usual one.
+    (store(tmp_path, "cnn_01", (0.9, 0.9, 0.2, 0.1)) / "config.json").write_text('{"device": "B, 2 cores"}')
+    [first, second] = tables(tmp_path)[0].rows
+    assert (first.trained, second.trained) == ("65 s, 85 s (1 core)", "83 s (B, 2 cores)")
+
+
 def test_seeds_give_mean_and_standard_deviation(tmp_path):
     # Means .90, .94, .20, .10. Deviations of P_test: -.02, 0, .02, variance (.0004 + .0004) / 2, root .02; of P_in .04.
     store(tmp_path, "cnn_00", (0.88, 0.90, 0.2, 0.1), seed=0, seconds=60)
@@ -104,8 +116,7 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path):
     [table] = tables(tmp_path)
     [row] = table.rows
     assert row.seeds == (0, 2, 10)
-    # One ulp: the mean is a sum of rounded decimals.
-    assert row.train_seconds == pytest.approx(70, rel=1e-12)
+    assert row.trained == "70 s"
     # Each column as wide as its spread, 15 letters, and two blanks.
     assert lines(table.text())[-3:] == [
         "cnn_00  ours        .9000            .9400            .2000            .1000            70 s",

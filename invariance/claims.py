@@ -26,6 +26,7 @@ class Claim:
         models: all of them must have been run, in one profile.
         judge: from model -> metrics (means over the seeds) to truth value. It is called with at least ``models``.
         shows: the numbers it rests on: from the same metrics to text.
+        finding: what was found out about it, shown where it is contradicted.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Claim:
     models: tuple[str, ...]
     judge: Callable[[Mapping[str, Mapping]], bool]
     shows: Callable[[Mapping[str, Mapping]], str]
+    finding: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Verdict:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
             same, number = self.agreeing
             lines.append(f"Seeds: {seeds}" + (f" ({same} of {number} seeds alone say the same)" if number > 1 else ""))
+        if self.claim.finding and self.verdict == CONTRADICTED:
+            lines.append(f"Finding: {self.claim.finding}")
         if self.command:
             lines.append(f"To test it: `{self.command}`")
         return lines

@@ -444,6 +444,12 @@ def _main(argv):
         "--redraws", default="0", metavar="N", help="the published estimator: N drawings of the angles"
     )
     evaluate.add_argument(
+        "--upright-last",
+        default="0",
+        metavar="N",
+        help="leave the last N images of the restricted classes upright in the redraws, as the original seems to have",
+    )
+    evaluate.add_argument(
         "--grid-spacing", metavar="DEGREES|full", help="default: 5 for recognition; the published grid for drawn images"
     )
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
@@ -534,6 +540,9 @@ def _list(arguments):
 def _evaluate(arguments):
     folder = RunFolder(Path(arguments.run))
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
+    upright_last = _integer("--upright-last", arguments.upright_last, 0, 10**9)
+    if upright_last and not redraws:
+        raise UserError("--upright-last: only the redraws can leave images upright; add --redraws N")
     if not folder.done:
         raise UserError(f"{folder.path} is not the folder of a finished run")
     try:
@@ -544,7 +553,7 @@ def _evaluate(arguments):
     spacing = _spacing("--grid-spacing", arguments.grid_spacing or usual, protocol)
     from invariance import running
 
-    return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset)
+    return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset, upright_last)
 
 
 def _notebooks(arguments):

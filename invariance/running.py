@@ -281,7 +281,14 @@ def _said(ratios, restricted):
     return "; ".join(texts)
 
 
-def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: int = 0, dataset: str | None = None):
+def evaluate_again(
+    folder: RunFolder,
+    protocol,
+    spacing: float | None,
+    redraws: int = 0,
+    dataset: str | None = None,
+    upright_last: int = 0,
+):
     """Evaluates a finished run's model once more and prints what it measured; the run's own files stay as they are.
 
     Args:
@@ -290,6 +297,7 @@ def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: 
         spacing: degrees or pixels between the grid's points; None for the published grid of drawn images.
         redraws: drawings of the angles for the published estimator; 0 for none. Recognition only.
         dataset: other data than the run's, of the same image size and classes.
+        upright_last: see `evaluation.redraws`.
     """
     if redraws and isinstance(protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
@@ -314,10 +322,10 @@ def evaluate_again(folder: RunFolder, protocol, spacing: float | None, redraws: 
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
     again = _recognise_again if isinstance(protocol, Recognition) else _draw_again
-    again(model, protocol, data, classes, spacing, redraws, seed, Progress(name))
+    again(model, protocol, data, classes, spacing, redraws, seed, Progress(name), upright_last)
 
 
-def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress):
+def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
     from invariance import evaluation
 
     angles = evaluation.evaluation_angles(protocol, spacing)
@@ -326,7 +334,7 @@ def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, pro
     shown = f"at {', '.join(f'{angle:g}' for angle in angles)}" if protocol.single_angles else f"every {spacing:g}"
     progress.line(f"{progress.name} on {data.name}, angles {shown} degrees, {len(data.x_test):,} test images")
     drawn = (
-        evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress)
+        evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress, upright_last)
         if redraws
         else {}
     )
@@ -340,7 +348,7 @@ def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, pro
         progress.line(text)
 
 
-def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress):
+def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
     from invariance import generation
 
     means = generation.mean_images(data.x_train, data.y_train, classes)

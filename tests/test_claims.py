@@ -1,5 +1,7 @@
 """Verdicts on claims, from stored runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments import generation_rotation, generation_shift, published, recognition_rotation
@@ -34,6 +36,9 @@ SMALL = Claim(
 def test_a_claim_flips_when_the_numbers_do(tmp_path):
     assert judge([SMALL], [run(tmp_path, "a", 0.5)])[0].verdict == REPRODUCED
     assert judge([SMALL], [run(tmp_path, "a", 1.5)])[0].verdict == CONTRADICTED
+    explained = replace(SMALL, finding="it grows")
+    assert "Finding: it grows" in judge([explained], [run(tmp_path, "a", 1.5)])[0].reasons()
+    assert "grows" not in judge([explained], [run(tmp_path, "a", 0.5)])[0].text()
     [verdict] = judge([SMALL], [])
     assert (verdict.verdict, verdict.command) == (UNTESTED, "make here PROFILE=standard MODELS=a")
 

@@ -198,6 +198,12 @@ def test_evaluate_with_bad_redraws(capsys, tmp_path, redraws):
     refused(capsys, main("evaluate", str(tmp_path), "--redraws", redraws), "--redraws", repr(redraws))
 
 
+def test_evaluate_with_bad_upright_images(capsys, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    refused(capsys, main("evaluate", str(tmp_path), "--redraws", "2", "--upright-last", "-1"), "--upright-last", "'-1'")
+    refused(capsys, main("evaluate", str(tmp_path), "--upright-last", "72"), "--upright-last", "add --redraws N")
+
+
 @pytest.mark.parametrize("argv", [("--seconds", "ten"), ("--seconds", "0"), ("--precision", "float16")])
 def test_bench_with_bad_arguments(capsys, argv, monkeypatch):
     from invariance import benchmark

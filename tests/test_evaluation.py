@@ -424,6 +424,22 @@ def test_redraws_agree_with_the_grid():
     assert drawn["p_in"]["variance"] == drawn["p_inv"]["variance"] == 0.0
 
 
+def test_last_images_upright_are_a_constant_of_the_redraws():
+    # Right within +/-60 degrees; of the 50 images of 3 and 4 the last 20 are not turned, and always right.
+    model = right_between(-60, 60)
+    usual = redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 5)
+    drawn = redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 5, upright_last=20)
+    assert drawn["p_test"] == usual["p_test"]
+    assert (usual["p_inv"]["mean"], drawn["p_inv"]["mean"]) == (0.0, 0.4)
+    assert drawn["p_inv"]["variance"] < 1e-30
+    # 30 of 50 images are recognised in a ninth of the range, with a standard error of .026 each.
+    assert drawn["p_out"]["mean"] == pytest.approx(0.4 + 0.6 / 9, abs=0.1)
+    every = redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 2, upright_last=50)
+    assert every["p_out"]["mean"] == every["p_inv"]["mean"] == 1.0
+    with pytest.raises(UserError, match=r"--upright-last: 0 to 50, .* it is 51"):
+        redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 2, upright_last=51)
+
+
 def test_redraws_are_a_function_of_the_seed():
     model = right_between(-60, 60)
     one, again, other = (redraws(model, PROTOCOL, IMAGES, LABELS, CLASSES, 3, seed) for seed in (0, 0, 1))

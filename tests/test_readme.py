@@ -51,5 +51,5 @@ def test_options_exist(option):
     from experiments.recognition_rotation import EXPERIMENT
 
     known = cli.experiment_parser(EXPERIMENT).format_help()
-    elsewhere = ("--redraws", "--readme", "--runs")  # of python -m invariance
+    elsewhere = ("--redraws", "--readme", "--runs", "--upright-last")  # of python -m invariance
     assert option in known or option in elsewhere

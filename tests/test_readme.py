@@ -33,6 +33,18 @@ def test_table_is_that_of_the_committed_runs():
     )
 
 
+def test_findings_on_recognition_cite_committed_runs():
+    from experiments import leftover
+    from experiments.recognition_rotation import FINDINGS
+
+    runs = results.find(REPOSITORY / "experiments/results")[0]
+    runs = [run for run in runs if run.metrics["experiment"] == "recognition_rotation"]
+    known = {leftover.share(run.metrics[key]) for run in runs for key in report.NAMES}
+    known |= {leftover.share(leftover.without(model)[key]) for model in FINDINGS for key in ("p_out", "p_inv")}
+    cited = re.findall(r"(?<!\d)\.\d{4}", " ".join(text for texts in FINDINGS.values() for text in texts.values()))
+    assert cited and set(cited) <= known
+
+
 def test_committed_runs_are_of_committed_code_and_without_weights():
     for run in results.find(REPOSITORY / "experiments/results")[0]:
         assert re.fullmatch(r"[0-9a-f]{40}", run.config["commit"]), run.folder.path

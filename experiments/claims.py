@@ -5,19 +5,16 @@ Thresholds are ours; the article gives none. Metrics are those of metrics.json.
 
 from experiments import leftover, published
 from invariance.claims import Claim
+from invariance.report import share
 
 CHANCE = 1 / 8
 RECOGNITION = "recognition_rotation"
 
 
-def _share(value):
-    return f"{value:.4f}".removeprefix("0")
-
-
 def _four(*models):
     """P_test, P_out and P_inv of some models as text."""
     return lambda metrics: "; ".join(
-        f"{model} " + " ".join(f"{name.replace('p_', 'P_')} {_share(metrics[model][name])}" for name in names)
+        f"{model} " + " ".join(f"{name.replace('p_', 'P_')} {share(metrics[model][name])}" for name in names)
         for model in models
         for names in [("p_test", "p_out", "p_inv")]
     )
@@ -62,7 +59,7 @@ CONSTANT = (
 def _published(model):
     """The published P_inv, without the images left over where they are in it."""
     affected = model in published.RECOGNITION_DRAWINGS and leftover.affected(model)
-    return _share((leftover.without(model) if affected else published.RECOGNITION_ROTATION[model])["p_inv"])
+    return share((leftover.without(model) if affected else published.RECOGNITION_ROTATION[model])["p_inv"])
 
 
 CLAIMS = (
@@ -126,7 +123,7 @@ CLAIMS = (
         ),
         lambda m: (
             f"error in range {_reconstruction(m)['mse_in']:.4f}, out {_reconstruction(m)['mse_out']:.4f}; P_in "
-            f"{_share(m['capsnet_dr']['p_in'])}, P_inv {_share(m['capsnet_dr']['p_inv'])}"
+            f"{share(m['capsnet_dr']['p_in'])}, P_inv {share(m['capsnet_dr']['p_inv'])}"
         ),
     ),
     Claim(

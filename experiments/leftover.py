@@ -16,10 +16,10 @@ not turned out of the training range. To see what that does to a network of ours
     python -m invariance evaluate RUN_FOLDER --redraws 1000 --upright-last 72
 """
 
-import sys
 from collections.abc import Mapping
 
 from experiments import published
+from invariance.report import share
 
 IMAGES = 1992
 BATCH = 120
@@ -52,8 +52,8 @@ def affected(model: str) -> bool:
 def table() -> str:
     """All published CNNs, as Markdown."""
     lines = [
-        "| model | P_inv published | mean square upside down | P_inv without the 72 | P_out published "
-        "| P_out without the 72 |",
+        f"| model | P_inv published | mean square upside down | P_inv without the {LEFT} | P_out published "
+        f"| P_out without the {LEFT} |",
         "|---" * 6 + "|",
     ]
     for model, drawn in published.RECOGNITION_DRAWINGS.items():
@@ -64,11 +64,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def share(value: float | None) -> str:
-    """A share as the tables write it."""
-    return "—" if value is None else f"{value:.4f}".removeprefix("0")
-
-
 if __name__ == "__main__":
     print(table())
-    sys.exit(0)

@@ -23,6 +23,7 @@ from invariance.models.cnn import CNN, Convolution
 from invariance.models.matrix_capsnet import MatrixCapsNet
 from invariance.protocol import Band, Budget, Entry, Experiment, Recognition
 from invariance.ranges import Ranges
+from invariance.report import share
 
 ALL_ANGLES = ((0, 360),)
 UPRIGHT = ((-45, 45),)
@@ -214,7 +215,7 @@ DEVIATIONS = (
 FINDINGS = {
     "cnn_bn_00": {
         "p_out": f"Without the {leftover.LEFT} images left over from the original's batches, which, its variances say, "
-        f"were not turned, it is {leftover.share(leftover.without('cnn_bn_00')['p_out'])} "
+        f"were not turned, it is {share(leftover.without('cnn_bn_00')['p_out'])} "
         "(`python -m experiments.leftover`). P_out also grows with training: "
         "cnn_bn_01 has .1892 with 2,820 steps (7.5 epochs) and .2175 with 11,280; the original took 112,800."
     },

@@ -73,7 +73,7 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
             except (UserError, RunError) as error:
                 sender.send((error, None))
             except KeyboardInterrupt:
-                sender.send((Interrupted("stopped; repeat the command to go on"), None))
+                sender.send((_stopped(), None))
 
         child = context.Process(target=work)
         # A signal that comes now is handled when the child is known here, and there when it has its own handlers.
@@ -105,7 +105,7 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
                 free.append(share)
                 yield number, error, value
         if stopped:
-            raise Interrupted("stopped; repeat the command to go on")
+            raise _stopped()
     finally:
         terminate()
         for _, child, _ in running.values():
@@ -114,9 +114,13 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
             signal.signal(number, handler)
 
 
+def _stopped() -> Interrupted:
+    return Interrupted("stopped; repeat the command to go on")
+
+
 def _ended_early(exitcode, stopped):
     if stopped or exitcode == -signal.SIGTERM:
-        return Interrupted("stopped; repeat the command to go on")
+        return _stopped()
     reason = f"killed by signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"
     hint = "; out of memory?" if exitcode == -signal.SIGKILL else ""
     return RunError(f"the run's process ended early ({reason}{hint}). Repeat the command to go on")

@@ -33,7 +33,9 @@ class Progress:
         """A line that stays."""
         if not self.quiet:
             self._clear()
-            print(text, file=self.stream, flush=True)
+            # In one piece, also where standard output is unbuffered: other runs may write beside this one.
+            self.stream.write(text + "\n")
+            self.stream.flush()
 
     def due(self) -> bool:
         """Whether the live line should be rewritten: on a terminal, five times a second."""

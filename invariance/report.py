@@ -279,16 +279,14 @@ def _comparable(model, runs, experiment, published) -> Mapping:
 def _columns(runs, experiment) -> tuple[Column, ...]:
     """What the table of an experiment shows."""
     if any("p_test" in run.metrics for run in runs):
-        return tuple(
-            Column(key, title, lambda values, key=key: values.get(key), _share) for key, title in NAMES.items()
-        )
+        return tuple(Column(key, title, lambda values, key=key: values.get(key), share) for key, title in NAMES.items())
     ranges = (((run.config.get("protocol") or {}).get("ranges") or {}).get("restricted") or {} for run in runs)
     digits = sorted({label for restricted in ranges for label in restricted})
     if not digits and experiment:
         digits = [str(label) for label in experiment.protocol.restricted]
     columns = []
     for digit in digits:
-        for key, title, form in (("mse_in", "in", _share), ("mse_out", "out", _share), ("ratio", "out/in", _ratio)):
+        for key, title, form in (("mse_in", "in", share), ("mse_out", "out", share), ("ratio", "out/in", _ratio)):
             columns.append(
                 Column(
                     f"{key}_{digit}",
@@ -374,7 +372,7 @@ def _remarks(models, dataset):
     if counts.get("p_test"):
         text = f"Test images: {counts['p_test']:,} for P_test"
         text += f", {counts['p_in']:,} for the others" if counts.get("p_in") else ""
-        yield f"{text}; chance {_share(some.metrics.get('chance'))}; under each number the 95 % interval over images."
+        yield f"{text}; chance {share(some.metrics.get('chance'))}; under each number the 95 % interval over images."
     if "ratio" in some.metrics:
         number = sum(counts.values())
         yield (
@@ -392,6 +390,6 @@ def _ratio(value) -> str:
     return "—" if value is None else f"{value:.2f}"
 
 
-def _share(value) -> str:
+def share(value) -> str:
     """A proportion with four decimals and no leading zero, a dash for none."""
     return "—" if value is None else f"{value:.4f}".removeprefix("0")

@@ -414,7 +414,8 @@ from invariance import cli, running
 from invariance.errors import Interrupted, RunError, UserError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 def execute(config, *_):
-    print("began", config.model, flush=True)
+    sys.stdout.write("began " + config.model + "\\n")  # in one piece: others write, too
+    sys.stdout.flush()
     if config.model == "cnn_00":
         {first}
     else:

@@ -39,8 +39,8 @@ def test_findings_on_recognition_cite_committed_runs():
 
     runs = results.find(REPOSITORY / "experiments/results")[0]
     runs = [run for run in runs if run.metrics["experiment"] == "recognition_rotation"]
-    known = {leftover.share(run.metrics[key]) for run in runs for key in report.NAMES}
-    known |= {leftover.share(leftover.without(model)[key]) for model in FINDINGS for key in ("p_out", "p_inv")}
+    known = {report.share(run.metrics[key]) for run in runs for key in report.NAMES}
+    known |= {report.share(leftover.without(model)[key]) for model in FINDINGS for key in ("p_out", "p_inv")}
     cited = re.findall(r"(?<!\d)\.\d{4}", " ".join(text for texts in FINDINGS.values() for text in texts.values()))
     assert cited and set(cited) <= known
 

@@ -134,6 +134,28 @@ class Table:
             rows.append(texts)
         return ["difference (seeds)", *(column.title for column in columns)], rows
 
+    def between_trainings(self) -> list[str]:
+        """A line on how far apart two models trained once each must be; nothing where no model was trained twice.
+
+        Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t).
+        """
+        pooled: dict[str, list[tuple[str, str]]] = {}
+        for column in self.columns:
+            groups = [[value for _, value in row.cells[column.key].values] for row in self.rows]
+            groups = [values for values in groups if len(values) > 1 and not isinstance(values[0], tuple)]
+            if groups:
+                over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
+                texts = (f"{column.title} {column.form(value)}" for value in _pooled(groups))
+                pooled.setdefault(over, []).append(tuple(texts))
+        lines = []
+        for over, texts in pooled.items():
+            deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
+            lines.append(
+                f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models trained "
+                f"once each differ by more than chance (95 %) from here on: {least}."
+            )
+        return lines
+
     def text(self) -> str:
         """For a terminal: a line of ours, of what is published and of the spread for each model."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
@@ -161,7 +183,8 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())
-        lines += ["", *self.bands()] if self.bands() else []
+        remarks = [*self.bands(), *self.between_trainings()]
+        lines += ["", *remarks] if remarks else []
         heads, rows = self.differences()
         for first, *texts in rows:
             lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
@@ -182,7 +205,8 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             lines.append("| " + " | ".join([*texts, row.trained]) + " |")
-        lines += ["", *(f"* {line}" for line in self.bands())] if self.bands() else []
+        remarks = [*self.bands(), *self.between_trainings()]
+        lines += ["", *(f"* {line}" for line in remarks)] if remarks else []
         heads, rows = self.differences()
         if rows:
             lines += ["", PAIRS, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -223,6 +247,16 @@ def _pair(columns, first, second) -> Pair:
             published[1] - published[0] if known else None,
         )
     return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
+
+
+def _pooled(groups) -> tuple[float, float]:
+    """The standard deviation within groups, and the least difference of one number each of two groups at 95 %."""
+    import numpy as np
+    from scipy.stats import t
+
+    freedom = sum(map(len, groups)) - len(groups)
+    deviation = np.sqrt(sum(np.var(values) * len(values) for values in groups) / freedom)
+    return float(deviation), float(t.ppf(0.975, freedom) * np.sqrt(2) * deviation)
 
 
 def _cells(table, row):

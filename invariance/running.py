@@ -329,15 +329,16 @@ def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, pro
     from invariance import evaluation
 
     angles = evaluation.evaluation_angles(protocol, spacing)
-    predictions = evaluation.predict_grid(model, data.x_test, data.y_test, classes, angles, progress)
-    measured = evaluation.proportions(predictions, protocol)
-    shown = f"at {', '.join(f'{angle:g}' for angle in angles)}" if protocol.single_angles else f"every {spacing:g}"
-    progress.line(f"{progress.name} on {data.name}, angles {shown} degrees, {len(data.x_test):,} test images")
+    # First what may be refused.
     drawn = (
         evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress, upright_last)
         if redraws
         else {}
     )
+    predictions = evaluation.predict_grid(model, data.x_test, data.y_test, classes, angles, progress)
+    measured = evaluation.proportions(predictions, protocol)
+    shown = f"at {', '.join(f'{angle:g}' for angle in angles)}" if protocol.single_angles else f"every {spacing:g}"
+    progress.line(f"{progress.name} on {data.name}, angles {shown} degrees, {len(data.x_test):,} test images")
     for metric in evaluation.METRICS:
         if measured[metric] is None:
             continue

@@ -118,10 +118,11 @@ def test_seeds_give_mean_and_standard_deviation(tmp_path):
     assert row.seeds == (0, 2, 10)
     assert row.trained == "70 s"
     # Each column as wide as its spread, 15 letters, and two blanks.
-    assert lines(table.text())[-3:] == [
+    assert lines(table.text())[-5:-1] == [
         "cnn_00  ours        .9000            .9400            .2000            .1000            70 s",
         "        published   .9887            .9913            .2118            .0031",
         "                    ±.0200, 3 seeds  ±.0400, 3 seeds  ±.0000, 3 seeds  ±.0000, 3 seeds",
+        "",
     ]
     assert "| cnn_00 | 0, 2, 10 | .9000 (±.0200, 3 seeds) | .9887 |" in table.markdown()
 
@@ -178,6 +179,25 @@ def test_models_with_seeds_are_compared(tmp_path):
     *_, heads, rule, row = table.markdown().splitlines()
     assert heads == "| difference (seeds) | P_test | P_in | P_out |" and rule == "|---|---|---|---|"
     assert row.startswith("| mine − cnn_00 (3, 3) | +.0500 (p 0.100) | +.0000 (p 1.000) |")
+
+
+def test_how_far_apart_two_models_trained_once_must_be(tmp_path):
+    # P_test: sums of squares .0008 (two degrees of freedom) and .0002 (one): variance .001 / 3, deviation .01826. The
+    # 97.5 % quantile of t with three degrees of freedom is 3.18245 (any table): 3.18245 * root 2 * .01826 = .0822.
+    # P_in of one model only: deviation .1, quantile 4.30265. P_inv nowhere twice.
+    for seed, (a, b, c) in enumerate(((0.88, 0.1, 0.1), (0.90, 0.2, None), (0.92, 0.3, None))):
+        store(tmp_path, "cnn_00", (a, b, 0.2, c), seed=seed)
+    for seed, (a, b) in enumerate(((0.5, 0.5), (0.52, None))):
+        store(tmp_path, "cnn_01", (a, b, 0.2, None), seed=seed)
+    store(tmp_path, "cnn_02", (0.1, 0.1, 0.1, 0.1))
+    [table] = tables(tmp_path)
+    first, second = table.between_trainings()
+    assert first == (
+        "Between trainings of one model (pooled: 2 models, 5 runs) the standard deviation is: P_test .0183, P_out .0000. Two "
+        "models trained once each differ by more than chance (95 %) from here on: P_test .0822, P_out .0000."
+    )
+    assert "(pooled: 1 model, 3 runs)" in second and "is: P_in .1000. " in second and second.endswith("on: P_in .6085.")
+    assert f"* {first}\n* {second}\n" in table.markdown() and first in table.text()
 
 
 def test_published_differences_stand_beside_ours(tmp_path):

@@ -16,6 +16,7 @@ LINT  := .venv/.ready-lint
 BOOKS := .venv/.ready-notebooks
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help recognition-rotation recognition-upright generation-rotation generation-shift report notebooks bench test test-slow lint format clean
 
 help:
@@ -37,13 +38,23 @@ help:
 	@echo "           SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  JOBS=$(JOBS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
 	@echo "Interrupt and repeat a command: it resumes. The environment, .venv, is made by whatever needs it."
 
-# Made anew when the declared or the tested versions change; the mark is written last.
+# Brought up to date when the declared or the tested versions change; made anew where it is not whole or of another
+# Python. The mark is written last.
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python 3.11 to 3.13 is needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 ..." % v[:2])'
-	$(PYTHON) -m venv --clear .venv
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python 3.11 to 3.13 is needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 ..." % v[:2])'
+	@[ -e $@ ] && [ "$$($(BIN)/python -V)" = "$$("$(PYTHON)" -V)" ] || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	$(BIN)/python -m pip check
 	@touch $@
+
+# Whoever asks for a Python by name shall not get another one's results.
+ifeq ($(origin PYTHON),command line)
+$(READY): | python-asked-for
+endif
+.PHONY: python-asked-for
+python-asked-for:
+	@[ ! -e $(READY) ] || [ "$$($(BIN)/python -V)" = "$$("$(PYTHON)" -V)" ] || \
+	    { echo 'error: .venv is of another Python than $(PYTHON); `make clean` removes it' >&2; exit 2; }
 
 $(LINT): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lint]'

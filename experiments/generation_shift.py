@@ -39,8 +39,8 @@ BUDGETS = {
 }
 
 
-def entry(model: Autoencoder, protocol=None) -> Entry:
-    return rotation.entry(model, protocol, BUDGETS, feature_maps=16, filters=(32, 64))
+def entry(model: Autoencoder, protocol=None, note="") -> Entry:
+    return rotation.entry(model, protocol, note, BUDGETS, feature_maps=16, filters=(32, 64))
 
 
 PLAIN = Autoencoder()
@@ -48,7 +48,11 @@ PLAIN = Autoencoder()
 MODELS = {
     "ae_shift": entry(PLAIN),
     # Shifts that no digit was shown at.
-    "ae_shift_central": entry(PLAIN, GenerationByShift(Ranges(((-10, 10),)))),
+    "ae_shift_central": entry(
+        PLAIN,
+        GenerationByShift(Ranges(((-10, 10),))),
+        "every digit was shown within -10..9 pixels; out begins at 8, as in the article",
+    ),
     "aae_shift": entry(replace(PLAIN, regulariser="wasserstein")),
 }
 

@@ -5,9 +5,6 @@ Sources:
     REPOSITORY: the repository the article links, singnet/semantic-vision, folder experiments/invariance.
 """
 
-ARTICLE = 'A. Potapov, "Can Deep Networks Learn Invariants?" (2018)'
-REPOSITORY = "singnet/semantic-vision, experiments/invariance"
-
 
 def _four(p_test, p_in, p_out, p_inv):
     return {"p_test": p_test, "p_in": p_in, "p_out": p_out, "p_inv": p_inv}

@@ -21,22 +21,30 @@ class Claim:
     Args:
         name: short, such as "R1".
         text: the claim, one sentence.
-        criterion: how it is judged, in words.
+        conditions: it holds if all of them do: in words -> from model -> metrics (means over the seeds) to truth
+            value. They are called with at least ``models``.
         experiment: the experiment whose runs decide.
         models: all of them must have been run, in one profile.
-        judge: from model -> metrics (means over the seeds) to truth value. It is called with at least ``models``.
         shows: the numbers it rests on: from the same metrics to text.
         finding: what was found out about it, shown where it is contradicted.
     """
 
     name: str
     text: str
-    criterion: str
+    conditions: Mapping[str, Callable[[Mapping[str, Mapping]], bool]]
     experiment: str
     models: tuple[str, ...]
-    judge: Callable[[Mapping[str, Mapping]], bool]
     shows: Callable[[Mapping[str, Mapping]], str]
     finding: str = ""
+
+    @property
+    def criterion(self) -> str:
+        """All conditions."""
+        return "; ".join(self.conditions)
+
+    def failed(self, metrics: Mapping[str, Mapping]) -> tuple[str, ...]:
+        """Those conditions that do not hold."""
+        return tuple(text for text, holds in self.conditions.items() if not holds(metrics))
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Verdict:
         verdict: `REPRODUCED`, `CONTRADICTED` or `UNTESTED`.
         profile: of the runs; None where there are none.
         provisional: whether their profile is too short for a verdict that counts.
+        failed: the conditions that do not hold.
         numbers: those it rests on, as text.
         seeds: model -> seeds.
         agreeing: of the seeds that all models share, how many say the same when judged one by one; and how many there
@@ -59,6 +68,7 @@ class Verdict:
     verdict: str
     profile: str | None = None
     provisional: bool = False
+    failed: tuple[str, ...] = ()
     numbers: str = ""
     seeds: Mapping[str, tuple[int, ...]] | None = None
     agreeing: tuple[int, int] = (0, 0)
@@ -69,6 +79,8 @@ class Verdict:
         lines = [f"Criterion: {self.claim.criterion}"]
         if self.numbers:
             lines.append(f"Numbers ({self.profile}): {self.numbers}")
+        if self.failed:
+            lines.append(f"Not so: {'; '.join(self.failed)}")
         if self.seeds:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
             same, number = self.agreeing
@@ -80,13 +92,25 @@ class Verdict:
         return lines
 
     def called(self) -> str:
-        """The verdict, and whether it is provisional."""
-        return self.verdict + (" (provisional)" if self.provisional else "")
+        """The verdict, whether it is provisional, and whether another training might say otherwise."""
+        remarks = ["provisional"] if self.provisional else []
+        if any(len(seeds) == 1 for seeds in (self.seeds or {}).values()):
+            remarks.append("one seed")
+        return self.verdict + (f" ({', '.join(remarks)})" if remarks else "")
 
     def text(self) -> str:
         """Lines for a terminal."""
         first = f"{self.claim.name}  {self.called()}: {self.claim.text}"
         return "\n    ".join([first, *(line.replace("`", "") for line in self.reasons())])
+
+
+def markdown(verdicts: Iterable[Verdict]) -> str:
+    """The verdicts as a table."""
+    lines = ["| claim | | verdict | not so |", "|---" * 4 + "|"]
+    for verdict in verdicts:
+        cells = (verdict.claim.name, verdict.claim.text, verdict.called(), "; ".join(verdict.failed))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") -> list[Verdict]:
@@ -116,25 +140,26 @@ def _verdict(claim, groups) -> Verdict:
         if not set(claim.models) <= models.keys():
             continue
         means = {model: _mean(list(seeds.values())) for model, seeds in models.items()}
+        shared = set.intersection(*(set(models[model]) for model in claim.models))
         try:
-            holds, numbers = bool(claim.judge(means)), claim.shows(means)
+            failed, numbers = claim.failed(means), claim.shows(means)
+            alone = [
+                not claim.failed({model: metrics[seed] for model, metrics in models.items() if seed in metrics})
+                for seed in shared
+            ]
         except (KeyError, TypeError, ZeroDivisionError):
             # Runs that lack a number, of other classes say, decide nothing.
             continue
-        shared = set.intersection(*(set(models[model]) for model in claim.models))
-        alone = [
-            bool(claim.judge({model: metrics[seed] for model, metrics in models.items() if seed in metrics}))
-            for seed in shared
-        ]
         provisional = PROFILES.index(profile) < PROFILES.index(ENOUGH)
         return Verdict(
             claim,
-            REPRODUCED if holds else CONTRADICTED,
+            CONTRADICTED if failed else REPRODUCED,
             profile,
             provisional,
+            failed,
             numbers,
             {model: tuple(sorted(models[model])) for model in claim.models},
-            (alone.count(holds), len(alone)),
+            (alone.count(not failed), len(alone)),
             command if provisional else None,
         )
     return Verdict(claim, UNTESTED, command=command)

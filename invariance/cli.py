@@ -12,10 +12,10 @@ from pathlib import Path
 
 from invariance.errors import RunError, UserError, require_extra
 from invariance.processes import cores, in_child, in_children
-from invariance.progress import duration
+from invariance.progress import Progress, duration
 from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
 from invariance.ranges import divides_circle
-from invariance.results import UNFINISHED, RunFolder, find, write_text
+from invariance.results import REPEATED, UNFINISHED, RunFolder, find, once, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -49,10 +49,16 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     )
     add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
     add("--jobs", default="1", metavar="N", help="run so many at a time, each on its share of the cores; default: 1")
-    add("--runs", default="runs", metavar="DIR", help="where the run folders go; default: %(default)s")
-    add("--precision", default="float32", help="float32 or bfloat16; default: %(default)s")
-    add("--restricted", metavar="LABEL,...", help="other restricted classes")
-    add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none)")
+    add(
+        "--runs",
+        default="runs",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="where the run folders go; default: %(default)s",
+    )
+    add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
+    add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
+    add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
     add("--steps", metavar="N", help="train for so many steps instead of the profile's; stored as NAME+steps=N")
@@ -88,7 +94,7 @@ def _guarded(action) -> int:
 def _run_experiment(experiment, argv):
     arguments = experiment_parser(experiment).parse_args(argv)
     from invariance import datasets
-    from invariance.running import PRECISIONS, RunConfig, execute, loaded
+    from invariance.running import PRECISIONS, RunConfig, check_unchanged, execute, loaded
 
     _choice("--profile", arguments.profile, PROFILES)
     _choice("--precision", arguments.precision, tuple(PRECISIONS))
@@ -98,6 +104,8 @@ def _run_experiment(experiment, argv):
     if redraws and isinstance(experiment.protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
     entries = _entries(experiment, arguments.models, arguments.corrected)
+    for name, entry in entries.items():
+        _choice(f"--profile of {name}", arguments.profile, tuple(entry.budgets))
     if arguments.set:
         entries = _with_arguments(entries, arguments.set)
     if arguments.steps is not None:
@@ -106,14 +114,13 @@ def _run_experiment(experiment, argv):
         entries = _with_grid(entries, arguments.profile, experiment.protocol, arguments.grid)
     if arguments.tensorboard:
         require_extra("tensorboard", "--tensorboard")
+    entries = _renamed(entries, arguments)
     protocols = {
         name: _protocol(entry.protocol or experiment.protocol, arguments.restricted, arguments.excluded)
         for name, entry in entries.items()
     }
 
-    def say(text):
-        if not arguments.quiet:
-            print(text, flush=True)
+    say = Progress("", arguments.quiet).line
 
     def configs_on(dataset):
         curves = experiment.published_curves if dataset == experiment.published_on else {}
@@ -149,6 +156,9 @@ def _run_experiment(experiment, argv):
         say(warning)
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
     jobs = max(1, min(jobs, len(pending)))
+    for config in () if arguments.overwrite else configs:
+        # All of them before the first starts, which may be hours before the last.
+        check_unchanged(config.folder(arguments.runs), config)
     _forecast(pending, jobs, say)
 
     data = None
@@ -177,6 +187,9 @@ def _run_experiment(experiment, argv):
             if error is None:
                 continue
             # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
+            if arguments.overwrite:
+                # The same command would throw away what has been done.
+                error.args = (str(error).replace("epeat the command", "epeat the command without --overwrite"),)
             if error.exit_code != RunError.exit_code or len(configs) == 1:
                 raise error
             print(f"error: {error}", file=sys.stderr)
@@ -326,14 +339,23 @@ def _with_steps(entries, profile, text) -> dict[str, Entry]:
     return {f"{name}+steps={steps}": _with_budget(entry, profile, steps=steps) for name, entry in entries.items()}
 
 
+def _renamed(entries, arguments) -> dict[str, Entry]:
+    """The entries under names that say on which other classes or with which precision they run.
+
+    Reports average the runs of one name, and compare those that bear a published model's name.
+    """
+    suffix = ""
+    for option in ("restricted", "excluded"):
+        if (text := getattr(arguments, option)) is not None:
+            suffix += f"+{option}={','.join(map(str, _labels(f'--{option}', text))) or 'none'}"
+    if arguments.precision != "float32":
+        suffix += f"+{arguments.precision}"
+    return {name + suffix: entry for name, entry in entries.items()}
+
+
 def _with_grid(entries, profile, protocol, text) -> dict[str, Entry]:
     """The entries with another grid of the evaluation."""
     spacing = _spacing("--grid", text, protocol)
-    try:
-        if isinstance(protocol, Generation):
-            protocol.grid(spacing)
-    except ValueError as error:
-        raise UserError(f"--grid: {error}") from error
     return {name: _with_budget(entry, profile, grid_spacing=spacing) for name, entry in entries.items()}
 
 
@@ -355,6 +377,11 @@ def _spacing(option, text, protocol) -> float | None:
     except ValueError:
         also = " or full" if drawing else ""
         raise UserError(f"{option}: a divisor of 360{also} is needed; it is {text!r}") from None
+    try:
+        if drawing:
+            protocol.grid(spacing)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from error
     return spacing
 
 
@@ -435,7 +462,7 @@ def _main(argv):
     report.add_argument("--markdown", metavar="FILE", help="the same as Markdown, without pictures")
     report.add_argument("--claims", action="store_true", help="print the verdicts on the article's claims instead")
     report.add_argument(
-        "--readme", metavar="FILE", help="also write them between the two 'results' markers of this file"
+        "--readme", metavar="FILE", help="also write tables and verdicts between the 'results' markers of this file"
     )
     listing = commands.add_parser("list", help="the runs there are, finished or not, and the experiments")
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
@@ -459,10 +486,18 @@ def _main(argv):
     bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
     notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
     notebooks.add_argument("notebook", nargs="+", help=".ipynb files")
-    notebooks.add_argument("--runs", default="runs", metavar="DIR", help="default: %(default)s")
+    notebooks.add_argument(
+        "--runs", default="runs", type=os.path.expanduser, metavar="DIR", help="default: %(default)s"
+    )
     notebooks.add_argument("--out", metavar="DIR", help="where the executed ones go; default: RUNS/notebooks")
     for command in (report, listing):
-        command.add_argument("--runs", action="append", metavar="DIR", help="may be repeated; default: runs")
+        command.add_argument(
+            "--runs",
+            action="append",
+            type=os.path.expanduser,
+            metavar="DIR",
+            help="may be repeated (of the same model and seed the first counts); default: runs",
+        )
     arguments = parser.parse_args(argv)
     actions = {"report": _report, "list": _list, "evaluate": _evaluate, "bench": _bench, "notebooks": _notebooks}
     return actions[arguments.command](arguments)
@@ -483,7 +518,8 @@ def _found(arguments):
         more = find(runs)
         finished += more[0]
         others += more[1]
-    return finished, others
+    finished, repeated = once(finished)
+    return finished, others + repeated
 
 
 def _claims():
@@ -508,7 +544,7 @@ def _report(arguments):
         print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
         print(f"{path}: {reason}")
-    text = "\n".join(table.markdown() for table in made)
+    text = "\n".join([*(table.markdown() for table in made), claims.markdown(verdicts)])
     page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
         write_text(Path(arguments.markdown), page.markdown())
@@ -522,7 +558,7 @@ def _report(arguments):
             write_text(path, between_markers(path.read_text(encoding="utf-8"), text))
         except (OSError, ValueError) as error:
             raise UserError(f"--readme: {path}: {error}") from error
-    unreadable = [str(path) for path, reason in others if reason != UNFINISHED]
+    unreadable = [str(path) for path, reason in others if reason not in (UNFINISHED, REPEATED)]
     if unreadable:
         raise UserError(f"unreadable: {', '.join(unreadable)}")
 
@@ -532,7 +568,7 @@ def _list(arguments):
         print(f"{name}: {experiment.title}\n  models: {', '.join(experiment.models)}")
     finished, others = _found(arguments)
     for run in finished:
-        print(f"{run.folder.path}: finished, commit {run.config.get('commit')}")
+        print(f"{run.folder.path}: finished, commit {run.provenance('commit')}")
     for path, reason in others:
         print(f"{path}: {reason}")
 

@@ -188,7 +188,7 @@ def _npz(path: Path) -> Data:
         raise
     except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
         raise UserError(f"{path}: not a readable .npz archive ({_first_line(error)})") from error
-    return Data(path.stem, **checked(arrays, str(path)), source=str(path))
+    return Data(path.stem, **checked(arrays, str(path)), source=str(path.resolve()))
 
 
 def _digits() -> Data:

@@ -13,7 +13,8 @@ def require_extra(package: str, option: str, extra: str | None = None):
 
     if find_spec(package) is None:
         raise UserError(
-            f"{option}: the package {package} is not installed; pip install 'invariance[{extra or package}]' does that"
+            f"{option}: the package {package} is not installed; `.venv/bin/pip install -c constraints.txt -e "
+            f"'.[{extra or package}]'` does that"
         )
 
 

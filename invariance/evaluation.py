@@ -284,7 +284,7 @@ def classifier(model, image_shape, classes):
         scores, error = model(turned, training=False), None
         if isinstance(scores, dict):
             if "reconstruction" in scores:
-                error = _mean_squared(turned, scores["reconstruction"])
+                error = mean_squared(turned, scores["reconstruction"])
             scores = list(scores.values())
         scores = scores[0] if isinstance(scores, (list, tuple)) else scores
         if scores.shape.rank != 2 or scores.shape[-1] != classes:
@@ -341,7 +341,8 @@ def _turned(images, angles):
     return rotate(ops.cast(images, "float32") / 255.0, angles)
 
 
-def _mean_squared(images, others):
+def mean_squared(images, others):
+    """Mean squared error of each image, (batch,), of two batches (batch, height, width, channels)."""
     return ops.mean(ops.square(images - ops.cast(others, "float32")), axis=(1, 2, 3))
 
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from invariance import xla
 from invariance.errors import UserError
+from invariance.evaluation import mean_squared
 from invariance.progress import Progress, Watch
 from invariance.protocol import Generation
 
@@ -95,7 +96,7 @@ class Artist:
                 raise UserError(
                     f"the model draws images {tuple(drawn.shape[1:])}; the protocol's are {tuple(expected.shape[1:])}"
                 )
-            return _mean_squared(drawn, expected)
+            return mean_squared(drawn, expected)
 
         def baselines(images, parameters, means, rows):
             upright = protocol.pixels(images)
@@ -103,7 +104,7 @@ class Artist:
             repeated = ops.broadcast_to(parameters[:1], (means.shape[0], *parameters.shape[1:]))
             mean = ops.take(transformation.apply(means, repeated), rows, axis=0)
             copied = transformation.apply(upright, ops.zeros_like(parameters))
-            return ops.stack([_mean_squared(expected, other) for other in (-1.0, mean, copied)])
+            return ops.stack([mean_squared(expected, other) for other in (-1.0, mean, copied)])
 
         on_gpu = xla.on_gpu()
         # The warp is compiled by XLA anywhere; on a CPU networks run faster on TensorFlow's kernels.
@@ -339,7 +340,3 @@ def shift_map(artist: Artist, images: np.ndarray, shifts: np.ndarray, progress: 
         if progress.due():
             progress.show(len(rows) / len(shifts), f"map, row {len(rows)}/{len(shifts)}  {watch.left(len(rows))} left")
     return np.array(rows)
-
-
-def _mean_squared(images, others):
-    return ops.mean(ops.square(images - others), axis=(1, 2, 3))

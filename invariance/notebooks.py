@@ -12,13 +12,12 @@ from invariance.results import Run, find
 RUNS, PROFILE, DATASET = "INVARIANCE_RUNS", "INVARIANCE_PROFILE", "INVARIANCE_DATASET"
 
 
-def newest_run(experiment: str, models=None, needs: str = "model.keras", runs=None) -> Run | None:
+def newest_run(experiment: str, models=None, runs=None) -> Run | None:
     """The run that was finished last, of some models of an experiment.
 
     Args:
         experiment: its name.
         models: names; None for all.
-        needs: a file that the run's folder must hold.
         runs: folders of runs; None for "runs" here and one level up, or what the variable INVARIANCE_RUNS names.
 
     Returns:
@@ -33,7 +32,7 @@ def newest_run(experiment: str, models=None, needs: str = "model.keras", runs=No
         for run in find(folder)[0]
         if run.metrics["experiment"] == experiment
         and (models is None or run.metrics["model"] in models)
-        and (run.folder / needs).is_file()
+        and (run.folder / "model.keras").is_file()
     ]
     return max(suitable, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, default=None)
 
@@ -69,17 +68,14 @@ def loaded(run: Run):
         UserError: if the data are not to be had.
     """
     from invariance.protocol import protocol_from_json
-    from invariance.running import data_of, import_tensorflow
+    from invariance.running import data_again, import_tensorflow
 
     import_tensorflow()
     import keras
 
-    from invariance import datasets
-
     protocol = protocol_from_json(run.config["protocol"])
-    data = datasets.load(data_of(run.config))
-    classes = protocol.classes(data.y_train)
-    return keras.saving.load_model(run.folder / "model.keras"), protocol, data.select(classes), classes
+    data, classes = data_again(run.config, protocol)
+    return keras.saving.load_model(run.folder / "model.keras"), protocol, data, classes
 
 
 def shown(figure):

@@ -227,7 +227,7 @@ def _facts(run):
         provenance += [f"SHA-256 of {key} {value}" for key, value in digests.items()]
     else:
         provenance.append(f"SHA-256 of the data {digests}")
-    return cost, str(config.get("device") or "—"), str(config.get("commit") or "—"), provenance
+    return cost, run.provenance("device"), run.provenance("commit"), provenance
 
 
 def _run(run) -> str:

@@ -32,7 +32,8 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
     TensorFlow holds on to memory and threads; a process per run gives each run its peak memory a meaning. Forking is
     safe here because this process never loads TensorFlow.
 
-    On Ctrl-C the terminal tells us and the children; SIGTERM we pass on. They save their state, and we wait for that.
+    On Ctrl-C the terminal tells us and the children; what it did not tell them, and SIGTERM, we pass on. They save
+    their state, and we wait for that.
     Whoever abandons this iterator ends the children that are still there, in the same way.
 
     Args:
@@ -92,7 +93,12 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
         while running or (waiting and not stopped):
             while waiting and free and not stopped:
                 start(*waiting.pop(0), free.pop(0))
-            for receiver in multiprocessing.connection.wait(list(running)):
+            # A SIGINT may have come to us alone: whoever has not ended in a second is told.
+            ended = multiprocessing.connection.wait(list(running), 1.0 if stopped else None)
+            if not ended:
+                terminate()
+                ended = multiprocessing.connection.wait(list(running))
+            for receiver in ended:
                 number, child, share = running[receiver]
                 try:
                     error, value = receiver.recv()
@@ -121,9 +127,10 @@ def _stopped() -> Interrupted:
 def _ended_early(exitcode, stopped):
     if stopped or exitcode == -signal.SIGTERM:
         return _stopped()
-    reason = f"killed by signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"
+    if exitcode >= 0:
+        return RunError(f"the run's process ended early (exit code {exitcode}); what it said stands above")
     hint = "; out of memory?" if exitcode == -signal.SIGKILL else ""
-    return RunError(f"the run's process ended early ({reason}{hint}). Repeat the command to go on")
+    return RunError(f"the run's process ended early (killed by signal {-exitcode}{hint}). Repeat the command to go on")
 
 
 def _keep_to(share, shares):

@@ -1,5 +1,7 @@
 """What the person at the terminal sees while something long runs. Imports no TensorFlow."""
 
+import os
+import shutil
 import sys
 import time
 
@@ -32,10 +34,9 @@ class Progress:
     def line(self, text: str):
         """A line that stays."""
         if not self.quiet:
-            self._clear()
+            self.close()
             # In one piece, also where standard output is unbuffered: other runs may write beside this one.
-            self.stream.write(text + "\n")
-            self.stream.flush()
+            self._write(text + "\n")
 
     def due(self) -> bool:
         """Whether the live line should be rewritten: on a terminal, five times a second."""
@@ -50,16 +51,32 @@ class Progress:
         """
         if self.live:
             filled = round(20 * done)
-            self._clear()
-            self._shown = f"{self.name}  [{'#' * filled}{'.' * (20 - filled)}] {text}"
-            self.stream.write(self._shown)
-            self.stream.flush()
+            self.close()
+            # What is wider than the terminal would go on in its next line, where it cannot be taken back.
+            room = shutil.get_terminal_size().columns - 1
+            shown = f"{self.name}  [{'#' * filled}{'.' * (20 - filled)}] {text}"
+            if len(shown) > room:
+                shown = f"{self.name}  {text}"
+            if len(shown) > room:
+                shown = f"{shown[: room // 2]}…{shown[room // 2 + 1 - room :]}"
+            self._shown = shown
+            self._write(self._shown)
             self._next = time.monotonic() + 0.2
 
-    def _clear(self):
+    def close(self):
+        """Takes the live line back."""
         if self._shown:
-            self.stream.write("\r" + " " * len(self._shown) + "\r")
+            self._write("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
+
+    def _write(self, text):
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            # Whoever read our output has gone; the work goes on.
+            self.quiet, self.live = True, False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class Watch:

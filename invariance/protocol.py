@@ -1,6 +1,9 @@
 """What is trained on, what is measured, and for how long. Plain data: no TensorFlow, JSON in and out."""
 
+import contextlib
 import dataclasses
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -406,12 +409,14 @@ class Entry:
         budgets: profile -> `Budget`.
         variants: profile -> the callable that takes the model's place there (a narrower network, say).
         protocol: instead of the experiment's; None for that.
+        note: what a reader of its numbers must know, for the tables.
     """
 
     model: Callable[..., Any]
     budgets: Mapping[str, Budget]
     variants: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     protocol: Recognition | Generation | None = None
+    note: str = ""
 
     def model_for(self, profile: str) -> Callable[..., Any]:
         """The callable that is built in a profile."""
@@ -508,7 +513,13 @@ def _number(value) -> str:
 
 
 def describe_model(model: Callable[..., Any]) -> dict:
-    """A JSON description of a model's callable: its fields if it is a dataclass, otherwise its name."""
+    """A JSON description of a model's callable: its fields if it is a dataclass, otherwise its name and a digest.
+
+    The digest is that of the function's or class' own source; what it calls is not in it.
+    """
     if dataclasses.is_dataclass(model):
         return {"builder": type(model).__name__, **dataclasses.asdict(model)}
-    return {"builder": getattr(model, "__qualname__", type(model).__qualname__)}
+    described = {"builder": getattr(model, "__qualname__", type(model).__qualname__)}
+    with contextlib.suppress(OSError, TypeError):  # typed at a prompt, or a callable object
+        described["source_sha256"] = hashlib.sha256(inspect.getsource(model).encode()).hexdigest()
+    return described

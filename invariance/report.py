@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 from invariance.progress import duration
 from invariance.protocol import PROFILES, Band
@@ -93,6 +94,9 @@ class Table:
         """Whether there is any published number to be shown."""
         return any(cell.published is not None for row in self.rows for cell in row.cells.values())
 
+    def _cells_of(self, column):
+        return [row.cells[column.key] for row in self.rows]
+
     def bands(self) -> list[str]:
         """How many numbers lie where they were expected to, and each that does not; nothing for short profiles."""
         if self.profile not in PROFILES[PROFILES.index("standard") :]:
@@ -106,7 +110,15 @@ class Table:
         if not judged:
             return []
         outside = [each for each in judged if not each[2].inside]
-        lines = [f"Of {len(judged)} numbers with an expected band {len(judged) - len(outside)} lie inside."]
+        medians = [
+            f"{column.title} {signed(column, median(differences))}"
+            for column in self.columns
+            if (differences := [c.difference for c in self._cells_of(column) if c.difference is not None])
+        ]
+        lines = [
+            f"Of {len(judged)} numbers with an expected band {len(judged) - len(outside)} lie inside. Ours minus the "
+            f"published, median of the models: {', '.join(medians)}."
+        ]
         for model, column, cell in outside:
             lines.append(
                 f"Outside: {model} {column.title} {column.form(cell.ours)}, published {column.form(cell.published)} "
@@ -141,7 +153,7 @@ class Table:
         """
         pooled: dict[str, list[tuple[str, str]]] = {}
         for column in self.columns:
-            groups = [[value for _, value in row.cells[column.key].values] for row in self.rows]
+            groups = [[value for _, value in cell.values] for cell in self._cells_of(column)]
             groups = [values for values in groups if len(values) > 1 and not isinstance(values[0], tuple)]
             if groups:
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
@@ -151,8 +163,8 @@ class Table:
         for over, texts in pooled.items():
             deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
             lines.append(
-                f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models trained "
-                f"once each differ by more than chance (95 %) from here on: {least}."
+                f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models "
+                f"trained once each differ by more than chance (95 %) from here on: {least}."
             )
         return lines
 
@@ -217,7 +229,8 @@ class Table:
 # What stands over the comparison of models.
 PAIRS = (
     "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of "
-    "the seeds (exact for up to seven of each), not corrected for the number of pairs."
+    "the seeds (exact for up to seven of each), not corrected for the number of pairs; it cannot be below .33 with two "
+    "seeds each, .1 with three, .029 with four, .008 with five."
 )
 
 
@@ -285,7 +298,7 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         published = experiment.published if experiment and experiment.published_on == key[1] else {}
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
         columns = _columns([run for model in models for run in groups[key][model]], experiment)
-        devices = Counter(_device(run) for model in models for run in groups[key][model])
+        devices = Counter(run.provenance("device") for model in models for run in groups[key][model])
         usual = devices.most_common(1)[0][0]
         rows = tuple(
             _row(
@@ -298,12 +311,14 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
             )
             for model in models
         )
-        result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1]))))
+        result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1], experiment))))
     return result
 
 
 def _comparable(model, runs, experiment, published) -> Mapping:
     """What is published of a model, if its runs measured just that: the same classes and ranges."""
+    # Precision is no property of the experiment.
+    model = model.removesuffix("+bfloat16")
     if model not in published:
         return {}
     protocol = json.loads(json.dumps((experiment.models[model].protocol or experiment.protocol).to_json()))
@@ -382,16 +397,15 @@ def _row(model, runs, published, columns, experiment, usual) -> Row:
     return Row(model, seeds, cells, _trained(runs, usual))
 
 
-def _device(run) -> str:
-    return run.config.get("device") or "unknown device"
-
-
 def _trained(runs, usual) -> str:
     """The mean training time of a model's runs, device by device; a device is named where it is not the usual one."""
     devices: dict[str, list[float]] = {}
     for run in runs:
-        devices.setdefault(_device(run), []).append(run.metrics.get("train_seconds", 0.0))
-    cores = {device: device.rpartition(", ")[2] for device in {*devices, usual}}
+        devices.setdefault(run.provenance("device"), []).append(run.metrics.get("train_seconds", 0.0))
+    cores = {
+        device: " then ".join(part.rpartition(", ")[2] for part in device.split(" then "))
+        for device in {*devices, usual}
+    }
     # The number of cores says which, unless other processors have as many.
     names = cores if len(set(cores.values())) == len(cores) else {device: device for device in cores}
     return ", ".join(
@@ -400,19 +414,24 @@ def _trained(runs, usual) -> str:
     )
 
 
-def _remarks(models, dataset):
+def _remarks(models, dataset, experiment):
     some = next(iter(models.values()))[0]
     counts = some.metrics.get("images") or {}
     if counts.get("p_test"):
         text = f"Test images: {counts['p_test']:,} for P_test"
         text += f", {counts['p_in']:,} for the others" if counts.get("p_in") else ""
-        yield f"{text}; chance {share(some.metrics.get('chance'))}; under each number the 95 % interval over images."
+        chance = share(some.metrics.get("chance"))
+        yield f"{text}; chance {chance}; 95 % intervals over images, at most."
     if "ratio" in some.metrics:
         number = sum(counts.values())
         yield (
             f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range "
             "that restricted digits were shown in, and out/in."
         )
+    for model in models:
+        entry = experiment.models.get(model) if experiment else None
+        if entry and entry.note:
+            yield f"{model}: {entry.note}."
     if dataset == "digits":
         yield "THE EMBEDDED DIGITS, NOT MNIST: nothing here can be compared with published numbers."
 

@@ -9,10 +9,14 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from invariance.errors import RunError, UserError
+
+# What an unfinished run goes on from.
+CHECKPOINT = "checkpoint.npz"
 
 
 @contextlib.contextmanager
@@ -138,6 +142,8 @@ class RunFolder:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except OSError as error:
+                    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                        break  # a file system without locks; it is up to the user not to start a run twice
                     if error.errno not in (errno.EAGAIN, errno.EACCES):
                         raise RunError(f"cannot lock {self.path}: {error.strerror}") from error
                     if time.monotonic() > deadline:
@@ -155,8 +161,9 @@ class RunFolder:
             yield
 
     def clear(self):
-        """Removes everything but the lock, the completeness mark first."""
-        (self / "metrics.json").unlink(missing_ok=True)
+        """Removes everything but the lock: the completeness mark first, then what a run would go on from."""
+        for name in ("metrics.json", CHECKPOINT):
+            (self / name).unlink(missing_ok=True)
         for path in sorted(self.path.rglob("*"), reverse=True):
             if path.is_dir():
                 path.rmdir()
@@ -164,8 +171,12 @@ class RunFolder:
                 path.unlink()
 
 
-# Why a folder is not a finished run, where nothing is wrong with it.
+# Why a folder is not shown, where nothing is wrong with it.
 UNFINISHED = "not finished; repeat its command to resume it"
+REPEATED = "left out: another folder holds the same model and seed"
+
+# What tells runs apart.
+_NAMES = ("experiment", "model", "dataset", "profile", "seed")
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,11 @@ class Run:
     folder: RunFolder
     config: dict
     metrics: dict
+
+    def provenance(self, key: str) -> str:
+        """Its "device" or "commit"; "... then ..." where it was resumed with another."""
+        before = [self.config, *(self.config.get("resumed") or [])]
+        return " then ".join(dict.fromkeys(str(each.get(key) or "unknown") for each in before))
 
 
 def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
@@ -191,7 +207,7 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
             continue
         try:
             run = Run(folder, folder.json("config.json"), folder.json("metrics.json"))
-            missing = [key for key in ("experiment", "model", "dataset", "profile", "seed") if key not in run.metrics]
+            missing = [key for key in _NAMES if key not in run.metrics]
             if missing:
                 raise UserError(f"{folder / 'metrics.json'}: lacks {', '.join(missing)}")
             odd = [
@@ -209,6 +225,18 @@ def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:
         except UserError as error:
             others.append((folder.path, str(error)))
     return finished, others
+
+
+def once(runs: Iterable[Run]) -> tuple[list[Run], list[tuple[Path, str]]]:
+    """The first of the runs that are the same but for their folder, and the others: (folder, reason)."""
+    chosen, repeated = {}, []
+    for run in runs:
+        key = tuple(run.metrics[name] for name in _NAMES)
+        if key in chosen:
+            repeated.append((run.folder.path, REPEATED))
+        else:
+            chosen[key] = run
+    return list(chosen.values()), repeated
 
 
 def aggregate(values) -> tuple[float, float | None]:

@@ -1,5 +1,6 @@
 """One run from its declaration to metrics.json: data, training, evaluation, figures."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -17,7 +18,7 @@ from invariance.errors import RunError, UserError
 from invariance.processes import cores
 from invariance.progress import Progress, duration
 from invariance.protocol import Entry, Generation, Recognition, describe_model
-from invariance.results import RunFolder, replacing, write_csv, write_json
+from invariance.results import CHECKPOINT, RunFolder, replacing, write_csv, write_json
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -93,23 +94,28 @@ def execute(
     """
     folder = config.folder(runs)
     progress = Progress(f"{config.model} seed {config.seed}", quiet, live=live)
-    with folder.locked():
+    with folder.locked(), contextlib.closing(progress):
         if overwrite:
             folder.clear()
         try:
-            if (folder / "config.json").exists():
-                _check_unchanged(folder, config)
-                if folder.done:
-                    if config.dataset.endswith(".npz"):
-                        # The one kind of data that may change under its name.
-                        _check_data(folder, _selected(config, data)[0].sha256())
-                    progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
-                    return
+            check_unchanged(folder, config)
+            if folder.done and (folder / "config.json").exists():
+                if config.dataset.endswith(".npz"):
+                    # The one kind of data that may change under its name.
+                    _check_data(folder, _selected(config, data)[0].sha256())
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed in its last moment
+                progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
+                return
             _execute(config, folder, progress, tensorboard, redraws, parent, data)
         except ValueError as error:
             raise UserError(f"{config.model} on {config.dataset}: {error}") from error
         except MemoryError as error:
             raise RunError(f"{config.model}: out of memory") from error
+        except Exception as error:
+            # TensorFlow's own, of a GPU say.
+            if type(error).__name__ != "ResourceExhaustedError":
+                raise
+            raise RunError(f"{config.model}: out of memory ({str(error).splitlines()[0][:200]})") from error
 
 
 def import_tensorflow():
@@ -167,6 +173,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
         _check_data(folder, described["data_sha256"])
+        _note_provenance(folder, progress)
     else:
         write_json(folder / "config.json", {**described, **provenance(), "data_source": data.source})
 
@@ -180,8 +187,10 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
     )
 
     began = time.perf_counter()
-    measure = _measure_recognition if isinstance(config.protocol, Recognition) else _measure_generation
-    measured, summary, draw = measure(config, folder, data, classes, model, redraws, progress)
+    if isinstance(config.protocol, Recognition):
+        measured, summary, draw = _measure_recognition(config, folder, data, classes, model, redraws, progress)
+    else:
+        measured, summary, draw = _measure_generation(config, folder, data, classes, model, progress)
     evaluate_seconds = time.perf_counter() - began
     title = pictures.title(config, data)
     pictures.training(config, data, prepare, trained["history"], folder, title)
@@ -201,7 +210,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
         },
     )
     # All it held is in model.keras and history.csv now.
-    (folder / training.CHECKPOINT).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     progress.line(
         f"{progress.name}: {summary}  (trained {duration(trained['seconds'])}, evaluated {duration(evaluate_seconds)}; "
         f"{folder.path})"
@@ -236,8 +245,8 @@ def _measure_recognition(config, folder, data, classes, model, redraws, progress
     return measured, ", ".join(named), draw
 
 
-def _measure_generation(config, folder, data, classes, model, redraws, progress):
-    """The same for images that are drawn. ``redraws`` there are none."""
+def _measure_generation(config, folder, data, classes, model, progress):
+    """The same for images that are drawn."""
     from invariance import evaluation, generation, pictures
 
     budget, protocol = config.entry.budgets[config.profile], config.protocol
@@ -304,25 +313,21 @@ def evaluate_again(
     import_tensorflow()
     import keras
 
-    from invariance import datasets
-
     config = folder.json("config.json")
     try:
-        name, dataset, seed = config["model"], dataset or data_of(config), config["seed"]
+        name, seed = config["model"], config["seed"]
+        data, classes = data_again(config, protocol, dataset)
     except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
-    data = datasets.load(dataset)
-    try:
-        classes = protocol.classes(data.y_train)
-    except ValueError as error:
-        raise UserError(f"{data.source}: {error}") from error
-    data = data.select(classes)
     try:
         model = keras.saving.load_model(folder / "model.keras")
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
-    again = _recognise_again if isinstance(protocol, Recognition) else _draw_again
-    again(model, protocol, data, classes, spacing, redraws, seed, Progress(name), upright_last)
+    progress = Progress(name)
+    if isinstance(protocol, Recognition):
+        _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last)
+    else:
+        _draw_again(model, protocol, data, classes, spacing, progress)
 
 
 def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
@@ -349,7 +354,7 @@ def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, pro
         progress.line(text)
 
 
-def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
+def _draw_again(model, protocol, data, classes, spacing, progress):
     from invariance import generation
 
     means = generation.mean_images(data.x_train, data.y_train, classes)
@@ -371,17 +376,48 @@ def _draw_again(model, protocol, data, classes, spacing, redraws, seed, progress
         progress.line(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
 
 
-def data_of(config) -> str:
-    """What to load to get a run's data again."""
+def data_again(config: Mapping, protocol, dataset: str | None = None):
+    """The data of a run's classes once more, and these classes.
+
+    Args:
+        config: the run's config.json.
+        protocol: the run's.
+        dataset: other data than the run's.
+
+    Raises:
+        UserError: if they are not to be had, or are not those of the run any more.
+    """
+    from invariance import datasets
+
     name, source = config["dataset"], config.get("data_source", "")
-    return source if source.endswith(".npz") else name
+    own = source if source.endswith(".npz") else name
+    data = datasets.load(dataset or own)
+    try:
+        classes = protocol.classes(data.y_train)
+    except ValueError as error:
+        raise UserError(f"{data.source}: {error}") from error
+    data = data.select(classes)
+    if not dataset and data.sha256() != config.get("data_sha256"):
+        raise UserError(f"{data.source} is not what the run had; `evaluate --dataset {own}` takes it all the same")
+    return data, classes
 
 
-def _check_unchanged(folder, config):
-    """Refuses to go on with a run that was begun with other settings."""
-    before = folder.json("config.json")
-    wanted = config.to_json()
-    _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+def check_unchanged(folder: RunFolder, config: RunConfig):
+    """Raises UserError where a folder holds a run that was begun with other settings."""
+    if (folder / "config.json").exists():
+        before, wanted = folder.json("config.json"), config.to_json()
+        _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+
+
+def _note_provenance(folder, progress):
+    """Adds to config.json where a run is going on with another program, or on another device, than before."""
+    config = folder.json("config.json")
+    here = provenance()
+    before = {key: config.get(key) for key in here} | (config.get("resumed") or [{}])[-1]
+    changed = {key: value for key, value in here.items() if value != before[key]}
+    if changed:
+        write_json(folder / "config.json", {**config, "resumed": [*config.get("resumed", []), {**before, **changed}]})
+        progress.line(f"{progress.name}: begun with another {', '.join(changed)}; config.json says which")
 
 
 def _check_data(folder, digests):
@@ -442,7 +478,8 @@ def _commit() -> str | None:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return commit + "+changes" if git("status", "--porcelain", "--", "..") else commit
+        code = ("*.py", "setup.cfg", "pyproject.toml", "constraints.txt")
+        return commit + "+changes" if git("status", "--porcelain", "--", *(f":/{name}" for name in code)) else commit
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -13,12 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from invariance import pipeline, xla
-from invariance.errors import Interrupted, RunError, UserError, require_extra
+from invariance.errors import Interrupted, RunError, require_extra
 from invariance.progress import Progress, duration
 from invariance.protocol import Budget
-from invariance.results import RunFolder, replacing, write_csv
+from invariance.results import CHECKPOINT, RunFolder, replacing, write_csv
 
-CHECKPOINT = "checkpoint.npz"
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -86,7 +85,7 @@ def load_checkpoint(path, model: keras.Model) -> dict:
     """Puts a saved state into a model, its optimisers and metrics; returns the progress saved with it.
 
     Raises:
-        UserError: if the file is damaged or was written for another model.
+        RunError: if the file is damaged or was written for another model.
     """
     variables = state_variables(model)
     try:
@@ -94,11 +93,11 @@ def load_checkpoint(path, model: keras.Model) -> dict:
             progress = json.loads(str(archive["progress"]))
             arrays = [archive[f"v{number}"] for number in range(len(archive.files) - 1)]
     except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
-        raise UserError(
+        raise RunError(
             f"{path}: the checkpoint is damaged ({type(error).__name__}); --overwrite starts the run anew"
         ) from error
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-        raise UserError(f"{path}: the checkpoint was written for another model; --overwrite starts the run anew")
+        raise RunError(f"{path}: the checkpoint was written for another model; --overwrite starts the run anew")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return progress
@@ -177,7 +176,7 @@ def train(
         if 0 < done["step"] < budget.steps:
             progress.line(f"{progress.name}: going on from step {done['step']:,} of {budget.steps:,}")
     step, history = done["step"], done["history"]
-    write_history(folder, history)
+    write_csv(folder / "history.csv", history)
     writer = _tensorboard_writer(folder) if tensorboard else None
 
     began, seconds_before, first = time.perf_counter(), done["seconds"], step
@@ -210,7 +209,7 @@ def train(
                     model.reset_metrics()
                     save()
                     saved_at = time.monotonic()
-                    write_history(folder, history)
+                    write_csv(folder / "history.csv", history)
                     if writer:
                         _write_tensorboard(writer, step, values)
                     progress.line(f"{progress.name}  {_status(budget, step, values, rate)}")
@@ -235,11 +234,6 @@ def train(
         )
         raise RunError(f"{progress.name}: {error} ({kept} in {folder.path})") from error
     return {"seconds": seconds(), "images": step * budget.batch_size, "history": history}
-
-
-def write_history(folder: RunFolder, history: list[dict]):
-    """Writes history.csv: a row per epoch, with step, images, seconds, losses and metrics."""
-    write_csv(folder / "history.csv", history)
 
 
 def _saved_step(checkpoint) -> int:

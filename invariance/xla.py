@@ -3,11 +3,11 @@
 import keras
 
 
-def compiled(function, **options):
+def compiled(function):
     """``function`` as a TensorFlow function that XLA compiles."""
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True, autograph=False, **options)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def on_gpu() -> bool:

@@ -25,10 +25,9 @@ def run(tmp_path, model, value, seed=0, profile="standard", dataset="mnist", exp
 SMALL = Claim(
     "X1",
     "a is small.",
-    "a: value < 1",
+    {"a: value < 1": lambda metrics: metrics["a"]["value"] < 1, "above 0": lambda metrics: metrics["a"]["value"] > 0},
     "here",
     ("a",),
-    lambda metrics: metrics["a"]["value"] < 1,
     lambda metrics: f"a {metrics['a']['value']:.2f}",
 )
 
@@ -39,6 +38,10 @@ def test_a_claim_flips_when_the_numbers_do(tmp_path):
     explained = replace(SMALL, finding="it grows")
     assert "Finding: it grows" in judge([explained], [run(tmp_path, "a", 1.5)])[0].reasons()
     assert "grows" not in judge([explained], [run(tmp_path, "a", 0.5)])[0].text()
+    assert judge([SMALL], [run(tmp_path, "a", 0.5)])[0].failed == ()
+    [verdict] = judge([SMALL], [run(tmp_path, "a", 1.5)])
+    assert verdict.failed == ("a: value < 1",) and "Not so: a: value < 1" in verdict.reasons()
+    assert judge([SMALL], [run(tmp_path, "a", -1.0)])[0].failed == ("above 0",)
     [verdict] = judge([SMALL], [])
     assert (verdict.verdict, verdict.command) == (UNTESTED, "make here PROFILE=standard MODELS=a")
 
@@ -48,6 +51,18 @@ def test_means_over_seeds_decide_and_the_seeds_alone_are_counted(tmp_path):
     # (.5 + .6 + 1.5) / 3 = .867 < 1; two of the three seeds say so alone.
     assert (verdict.verdict, verdict.agreeing, verdict.numbers) == (REPRODUCED, (2, 3), "a 0.87")
     assert "Seeds: a 0, 1, 2 (2 of 3 seeds alone say the same)" in verdict.text()
+
+
+def test_one_seed_is_said(tmp_path):
+    one, two = run(tmp_path, "a", 0.5), run(tmp_path, "a", 0.5, seed=1)
+    assert judge([SMALL], [one])[0].called() == "reproduced (one seed)"
+    assert judge([SMALL], [one, two])[0].called() == "reproduced"
+    quick = run(tmp_path, "a", 1.5, profile="quick")
+    assert judge([SMALL], [quick])[0].called() == "contradicted (provisional, one seed)"
+
+
+def test_runs_of_which_a_seed_lacks_a_number_decide_nothing(tmp_path):
+    assert judge([SMALL], [run(tmp_path, "a", 0.5), run(tmp_path, "a", None, seed=1)])[0].verdict == UNTESTED
 
 
 def test_the_longest_profile_decides_and_short_ones_are_provisional(tmp_path):

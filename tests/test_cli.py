@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,19 @@ def test_bad_redraws(capsys, redraws):
     refused(capsys, experiment("--redraws", redraws), "--redraws", repr(redraws))
 
 
+def test_profile_that_a_model_has_not(capsys):
+    entry = EXPERIMENT.models["cnn_00"]
+    models = {"mine": replace(entry, budgets={"quick": entry.budgets["quick"]})}
+    only = replace(EXPERIMENT, models=models, defaults=("mine",))
+    argv = ["--profile", "standard", "--print-config"]
+    refused(capsys, lambda: cli.run_experiment(only, argv), "--profile of mine", "'standard'", "known are quick")
+
+
+@pytest.mark.parametrize("model, value", [("capsnet_dr", "primary_stride=0"), ("capsnet_em", "margin_steps=0")])
+def test_arguments_that_must_be_positive(capsys, model, value):
+    refused(capsys, experiment("--models", model, "--set", value), "--set", value.split("=")[0], "positive", "0")
+
+
 @pytest.mark.parametrize("labels", ["three", "3,four", "-1", "3;4", "3.5"])
 @pytest.mark.parametrize("option", ["--restricted", "--excluded"])
 def test_bad_labels(capsys, option, labels):
@@ -152,7 +166,7 @@ sys.exit(cli.run_experiment(EXPERIMENT, sys.argv[1:]))
     result = python("-c", code, "--tensorboard", "--dataset", "digits", "--profile", "smoke", "--models", "cnn_00",
                     "--runs", tmp_path, "--quiet")  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
-    one_line(result.stderr, "invariance[tensorboard]")
+    one_line(result.stderr, "'.[tensorboard]'")
 
 
 # python -m invariance
@@ -314,13 +328,15 @@ def printed(capsys, *argv):
 
 def test_print_config_of_all_models(capsys):
     configs = printed(capsys, "--models", "all", "--profile", "paper", "--seed", "7", "--precision", "bfloat16")
-    assert [config["model"] for config in configs] == list(MODELS)
+    # Runs of another precision bear another name: reports average the runs of one name.
+    assert [config["model"] for config in configs] == [f"{name}+bfloat16" for name in MODELS]
     for config in configs:
+        name = config["model"].removesuffix("+bfloat16")
         assert Recognition.from_json(config["protocol"]) == PROTOCOL
-        assert Budget(**config["budget"]) == MODELS[config["model"]].budgets["paper"]
+        assert Budget(**config["budget"]) == MODELS[name].budgets["paper"]
         assert (config["experiment"], config["profile"]) == ("recognition_rotation", "paper")
         assert (config["seed"], config["precision"]) == (7, "bfloat16")
-        assert config["model_arguments"]["builder"] == type(MODELS[config["model"]].model).__name__
+        assert config["model_arguments"]["builder"] == type(MODELS[name].model).__name__
 
 
 def test_print_config_of_several_seeds(capsys):
@@ -341,11 +357,13 @@ def test_print_config_with_other_classes(capsys):
     upright = ((-45, 45),)
     expected = Recognition(Ranges(((0, 360),), {1: upright, 7: upright}), ())
     assert Recognition.from_json(config["protocol"]) == expected
+    assert config["model"] == "cnn_00+restricted=7,1+excluded=none"
 
 
 def test_print_config_without_restricted_classes(capsys):
     [config] = printed(capsys, "--models", "cnn_00", "--restricted", "")
     assert Recognition.from_json(config["protocol"]).restricted == ()
+    assert config["model"] == "cnn_00+restricted=none"
 
 
 def test_other_steps_make_runs_of_their_own(capsys):
@@ -460,6 +478,28 @@ def test_users_mistake_stops_all(tmp_path):
     assert (code, began, err) == (2, ["cnn_00"], "error: no such class\n")
 
 
+def test_repeating_a_command_with_overwrite_is_not_advised(tmp_path):
+    """It would throw away what was saved."""
+    stop = "raise Interrupted('saved. Repeat the command to go on')"
+    assert several(stop, tmp_path)[2] == "error: saved. Repeat the command to go on\n"
+    assert (
+        several(stop, tmp_path, "--overwrite")[2] == "error: saved. Repeat the command without --overwrite to go on\n"
+    )
+
+
+def test_reader_that_has_gone_does_not_stop_a_run(tmp_path):
+    say = "from invariance.progress import Progress; time.sleep(1); Progress('x').line('y')"
+    program = SEVERAL.format(first=f"{say}; open(sys.argv[1] + '/finished', 'w')", other="pass")
+    program = program.replace('sys.stdout.write("began "', 'str("began "')
+    command = f"'{sys.executable}' -c \"$PROGRAM\" '{tmp_path}' --models cnn_00 | head -1"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE,
+        env={**os.environ, "PROGRAM": program},
+    )  # fmt: skip
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "finished").exists()
+
+
 def test_interrupted_run_stops_all(tmp_path):
     code, began, err = several("raise Interrupted('saved')", tmp_path)
     assert (code, began, err) == (130, ["cnn_00"], "error: saved\n")
@@ -510,11 +550,15 @@ def test_programming_error_shows_where_it_is(tmp_path):
     code, began, err = several("raise KeyError('a mistake of ours')", tmp_path)
     assert (code, began) == (1, ["cnn_00", "cnn_01"])
     assert "KeyError: 'a mistake of ours'" in err
+    # Repeating the command would not help.
+    assert "ended early (exit code 1); what it said stands above" in err and "Repeat" not in err
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=two_cores)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_outside_training_stops_all(tmp_path, number, jobs):
+@pytest.mark.parametrize(
+    "number, send", [(signal.SIGINT, os.killpg), (signal.SIGINT, os.kill), (signal.SIGTERM, os.kill)]
+)
+def test_signal_outside_training_stops_all(tmp_path, number, send, jobs):
     """While data are loaded, TensorFlow is imported or a model is evaluated, the training's handlers are not there."""
     program = SEVERAL.format(first="time.sleep(60)", other="time.sleep(60)")
     process = subprocess.Popen(
@@ -525,9 +569,9 @@ def test_signal_outside_training_stops_all(tmp_path, number, jobs):
         began = 0
         while began < jobs and (line := process.stdout.readline()):
             began += line.startswith("began ")
-        # A terminal sends Ctrl-C to the whole group, a scheduler its SIGTERM to the first process.
+        # A terminal sends Ctrl-C to the whole group, a scheduler or `kill` their signal to the first process.
         time.sleep(0.2)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        send(process.pid, number)
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from test_run_folder import weights
 from experiments import generation_rotation, generation_shift, published
 from invariance import cli, figures, generation, pictures, report, running
 from invariance.errors import UserError
+from invariance.progress import Progress
 from invariance.results import RunFolder, find
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -461,6 +463,33 @@ def test_evaluate_with_a_bad_grid(capsys, tmp_path, spacing):
     (tmp_path / "config.json").write_text(json.dumps({"protocol": ROTATION.protocol.to_json()}))
     action = lambda: cli.main(["evaluate", str(tmp_path), "--grid-spacing", spacing])  # noqa: E731
     refused(capsys, action, "--grid-spacing", "or full", repr(spacing))
+
+
+def test_evaluate_shifts_on_a_grid_of_half_pixels(capsys, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"protocol": SHIFT.protocol.to_json()}))
+    action = lambda: cli.main(["evaluate", str(tmp_path), "--grid-spacing", "0.5"])  # noqa: E731
+    refused(capsys, action, "--grid-spacing", "whole pixels", "0.5")
+
+
+def test_evaluate_on_data_that_have_changed(capsys, plain, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(plain.path, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["data_sha256"]["x_test"] = "0" * 64
+    (copy / "config.json").write_text(json.dumps(config))
+    refused(capsys, lambda: cli.main(["evaluate", str(copy)]), "not what the run had", "--dataset digits")
+
+
+def test_going_on_with_another_program_is_noted(tmp_path, monkeypatch, capsys):
+    folder = RunFolder(tmp_path)
+    first, second = {"device": "a", "commit": "1"}, {"device": "b", "commit": "1"}
+    (tmp_path / "config.json").write_text(json.dumps({"model": "x", **first}))
+    for here in (first, second, second, first):
+        monkeypatch.setattr(running, "provenance", lambda here=here: here)
+        running._note_provenance(folder, Progress("x"))
+    assert folder.json("config.json") == {"model": "x", **first, "resumed": [second, first]}
+    assert capsys.readouterr().out == "x: begun with another device; config.json says which\n" * 2
 
 
 # Tables. The numbers are invented; a table must show these and no others.

@@ -157,7 +157,7 @@ def test_claims_on_the_terminal(tmp_path, capsys):
     store(tmp_path)
     assert cli.main(["report", "--runs", str(tmp_path), "--claims"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("R1  reproduced: ")
+    assert printed.startswith("R1  reproduced (one seed): ")
     assert "R2  not yet tested" in printed and "make recognition-rotation PROFILE=standard" in printed
 
 

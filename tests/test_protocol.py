@@ -167,4 +167,13 @@ def test_model_is_described_by_its_fields():
     def own(shape, classes, learning_rate):
         """Nothing."""
 
-    assert describe_model(own)["builder"].endswith("own")
+    described = describe_model(own)
+    assert described["builder"].endswith("own")
+
+    def own(shape, classes, learning_rate):
+        """Something else."""
+
+    # An edited function is another model: its runs are not gone on with.
+    changed = describe_model(own)
+    assert changed["builder"] == described["builder"] and changed["source_sha256"] != described["source_sha256"]
+    assert describe_model(eval("lambda *_: None"))["builder"] == "<lambda>"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invariance import cli, report, results
+from invariance import claims, cli, report, results
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -27,20 +27,22 @@ def test_table_is_that_of_the_committed_runs():
     runs, others = results.find(REPOSITORY / "experiments/results")
     assert runs and not others
     tables = report.tables(runs, cli._experiments())
-    text = "\n".join(table.markdown() for table in tables)
+    verdicts = claims.markdown(claims.judge(cli._claims(), runs))
+    text = "\n".join([*(table.markdown() for table in tables), verdicts])
     assert report.between_markers(README, text) == README, (
         "out of date; write it with: python -m invariance report --runs experiments/results --readme README.md"
     )
 
 
 def test_findings_on_recognition_cite_committed_runs():
-    from experiments import leftover
-    from experiments.recognition_rotation import FINDINGS
+    from experiments import leftover, published
+    from experiments.recognition_rotation import FINDINGS, _free_digits
 
     runs = results.find(REPOSITORY / "experiments/results")[0]
     runs = [run for run in runs if run.metrics["experiment"] == "recognition_rotation"]
     known = {report.share(run.metrics[key]) for run in runs for key in report.NAMES}
     known |= {report.share(leftover.without(model)[key]) for model in FINDINGS for key in ("p_out", "p_inv")}
+    known |= {report.share(_free_digits(model)) for model in published.RECOGNITION_DRAWINGS}
     cited = re.findall(r"(?<!\d)\.\d{4}", " ".join(text for texts in FINDINGS.values() for text in texts.values()))
     assert cited and set(cited) <= known
 

@@ -1,5 +1,6 @@
 """The run folder: atomic writing, the lock, reading what is damaged, gathering. Nothing here needs TensorFlow."""
 
+import errno
 import json
 import os
 import signal
@@ -234,6 +235,15 @@ def test_lock_is_released_after_an_error(tmp_path):
         pass
 
 
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(results.fcntl, "flock", refuse)
+    with RunFolder(tmp_path / "run").locked(patience=0):
+        assert (tmp_path / "run" / ".lock").exists()
+
+
 def test_folder_that_cannot_be_made_is_a_run_error(tmp_path):
     (tmp_path / "runs").write_text("a file where the folder should be")
     with pytest.raises(RunError) as caught, RunFolder(tmp_path / "runs" / "run").locked():
@@ -307,6 +317,31 @@ def test_find_names_what_is_damaged(tmp_path, file, damaged):
 def test_find_names_missing_keys(tmp_path, key):
     folder = store(tmp_path, metrics=json.dumps({name: value for name, value in METRICS.items() if name != key}))
     assert find(tmp_path) == ([], [(folder.path, f"{folder.path}/metrics.json: lacks {key}")])
+
+
+def test_the_same_run_in_two_folders_counts_once(tmp_path):
+    here, there = Path("here"), Path("there")
+    keys = ("experiment", "model", "dataset", "profile")
+    names = [{**dict.fromkeys(keys, "x"), "seed": seed} for seed in (0, 1)]
+    runs = [
+        results.Run(RunFolder(folder), {}, {**metrics, **changes})
+        for folder, metrics, changes in (
+            (here, names[0], {}),
+            (here, names[1], {}),
+            (there, names[0], {}),
+            *((there, names[0], {key: "y"}) for key in keys),
+        )
+    ]
+    kept, others = results.once(runs)
+    assert kept == [*runs[:2], *runs[3:]]
+    assert others == [(there, results.REPEATED)]
+
+
+def test_provenance_of_a_resumed_run():
+    first, second = {"device": "a", "commit": "1"}, {"device": "b", "commit": "1"}
+    run = results.Run(RunFolder(Path("x")), {**first, "resumed": [second, first]}, {})
+    assert (run.provenance("device"), run.provenance("commit")) == ("a then b", "1")
+    assert results.Run(RunFolder(Path("x")), {}, {}).provenance("device") == "unknown"
 
 
 def test_find_is_quick_with_hundreds_of_runs(tmp_path):

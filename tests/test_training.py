@@ -397,7 +397,7 @@ def test_damaged_checkpoint_is_named(folder, damage):
     path.write_bytes(damaged)
     model = network()
     before = state(model)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(RunError) as caught:
         training.load_checkpoint(path, model)
     text = str(caught.value)
     for one, another in zip(before, state(model), strict=True):
@@ -422,7 +422,7 @@ def test_checkpoint_of_another_model_is_refused(folder, other):
             del arrays[last if other == "fewer arrays" else "progress"]
         np.savez(path, **arrays)
     before = state(model)
-    with pytest.raises(UserError, match=r"damaged|another model"):
+    with pytest.raises(RunError, match=r"damaged|another model"):
         training.load_checkpoint(path, model)
     for one, another in zip(before, state(model), strict=True):
         np.testing.assert_array_equal(one, another)
@@ -528,6 +528,7 @@ class Screen:
 def test_progress_on_a_terminal_shows_the_time_left(data, folder, monkeypatch):
     screen = Screen(True)
     progress = Progress("mine", stream=screen)
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(progress, "due", lambda: True)
     train(network(), data, folder, progress=progress)
     live = [part for part in screen.text.split("\r") if "[" in part and "epoch" in part]
@@ -538,6 +539,30 @@ def test_progress_on_a_terminal_shows_the_time_left(data, folder, monkeypatch):
     for shown, blanks in zip(screen.text.split("\r"), screen.text.split("\r")[1:], strict=False):
         if shown in live:
             assert blanks == " " * len(shown.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "columns, expected",
+    [(44, "mine  [##########..........] epoch 1/2 left"), (43, "mine  epoch 1/2 left"), (12, "mine … left")],
+)
+def test_live_line_is_no_wider_than_the_terminal(monkeypatch, columns, expected):
+    screen = Screen(True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = Progress("mine", stream=screen)
+    progress.show(0.5, "epoch 1/2 left")
+    assert screen.text == expected and len(expected) < columns
+    progress.close()
+    assert screen.text == expected + "\r" + " " * len(expected) + "\r"
+
+
+def test_reader_that_has_gone_ends_what_is_said_and_not_the_work():
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as stream:
+        progress = Progress("mine", stream=stream)
+        progress.line("nobody reads this")
+        progress.line("nor that")
+    assert progress.quiet
 
 
 def test_progress_elsewhere_is_whole_lines(data, folder):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from invariance.models.declaration import require_positive
+
 REGULARISERS = ("wasserstein", "wasserstein_batchwide", "cross_entropy")
 
 
@@ -37,9 +39,7 @@ class Autoencoder:
     initial_accumulator: float = 1.0
 
     def __post_init__(self):
-        for name in ("feature_maps", "code_size", "units", "critic_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
+        require_positive(self, "feature_maps", "code_size", "units", "critic_updates")
         if self.regulariser not in (None, *REGULARISERS):
             raise ValueError(
                 f"Argument `regulariser` must be None or one of {', '.join(REGULARISERS)}. "

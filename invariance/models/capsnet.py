@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from invariance.models.declaration import Costed, require_positive
+
 
 @dataclass(frozen=True)
-class CapsNet:
+class CapsNet(Costed):
     """Convolution, primary capsules, one routed capsule a class, and a decoder.
 
     The defaults are the published network: with 10 classes and 28 x 28 pixels 8,215,568 parameters, 6,804,224 of them
@@ -33,6 +35,10 @@ class CapsNet:
     iterations: int = 3
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction_weight: float = 0.392
+
+    def __post_init__(self):
+        names = ("filters", "kernel", "primary_channels", "primary_dimension", "primary_stride", "dimension")
+        require_positive(self, *names, "iterations")
 
     def __call__(self, input_shape, classes: int, learning_rate=1e-3):
         """Builds and compiles the network.
@@ -78,24 +84,13 @@ class CapsNet:
         )
         return model
 
-    def flops(self, input_shape, classes: int) -> float:
-        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add).
-
-        Convolutions count as what they are by definition, however they are computed; routing, which is a hundredth,
-        counts one product of primary capsules and weights.
-        """
-        return sum(self._layer_flops(input_shape, classes))
-
-    def training_flops(self, input_shape, classes: int) -> float:
-        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs."""
-        first, *others = self._layer_flops(input_shape, classes)
-        return 2 * first + 3 * sum(others)
-
     # A training step takes this much less time than the operations above would at the share of the machine's peak that
     # other networks reach (`make bench`), because the large convolution is computed among frequencies.
     speed_up = 2.6
 
     def _layer_flops(self, input_shape, classes):
+        # Convolutions count as what they are by definition, however they are computed; routing, which is a hundredth,
+        # counts one product of primary capsules and weights.
         *size, channels = input_shape
         size = [side - self.kernel + 1 for side in size]
         yield 2.0 * prod(size) * self.kernel**2 * channels * self.filters

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from invariance.models.declaration import Costed
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -25,7 +27,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class CNN:
+class CNN(Costed):
     """Convolutions, flatten, dense, softmax.
 
     Each convolution and the dense layer are followed by a leaky ReLU; batch norm, where there is any, comes after the
@@ -103,15 +105,6 @@ class CNN:
     def corrected(self) -> "CNN":
         """The same network with the usual cross-entropy and no activation between last layer and softmax."""
         return replace(self, double_softmax=False, activate_last=False)
-
-    def flops(self, input_shape, classes: int) -> float:
-        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add)."""
-        return sum(self._layer_flops(input_shape, classes))
-
-    def training_flops(self, input_shape, classes: int) -> float:
-        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs."""
-        first, *others = self._layer_flops(input_shape, classes)
-        return 2 * first + 3 * sum(others)
 
     def _layer_flops(self, input_shape, classes):
         height, width, channels = input_shape

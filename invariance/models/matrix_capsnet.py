@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from invariance.models.declaration import Costed, require_positive
+
 
 @dataclass(frozen=True)
-class MatrixCapsNet:
+class MatrixCapsNet(Costed):
     """Convolution, primary matrix capsules, two layers of convolutional capsules, class capsules, and a decoder.
 
     The defaults are the network of the original experiment (A 32, B 8, C = D 16).
@@ -37,6 +39,9 @@ class MatrixCapsNet:
     margin_steps: int = 1200
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction_weight: float = 0.05
+
+    def __post_init__(self):
+        require_positive(self, "filters", "primary", "iterations", "margin_steps")
 
     def __call__(self, input_shape, classes: int, learning_rate=1e-3):
         """Builds and compiles the network.
@@ -102,22 +107,11 @@ class MatrixCapsNet:
             sizes.append(tuple((side - 3) // strides + 1 for side in sizes[-1]))
         return sizes
 
-    def flops(self, input_shape, classes: int) -> float:
-        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add).
-
-        The routing is none, and takes nearly all of the time.
-        """
-        return sum(self._layer_flops(input_shape, classes))
-
-    def training_flops(self, input_shape, classes: int) -> float:
-        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs."""
-        first, *others = self._layer_flops(input_shape, classes)
-        return 2 * first + 3 * sum(others)
-
     # A step takes so much longer than these products would: the routing is bound by memory (`make bench`).
     speed_up = 0.07
 
     def _layer_flops(self, input_shape, classes):
+        # The routing, which takes nearly all of the time, is no matrix product.
         first, second, third = (prod(size) for size in self._sizes(input_shape))
         yield 2.0 * first * 25 * input_shape[2] * self.filters
         yield 2.0 * first * self.filters * self.primary * 17

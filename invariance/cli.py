@@ -512,7 +512,8 @@ def _experiments() -> dict[str, Experiment]:
 
 def _found(arguments):
     finished, others = [], []
-    for runs in arguments.runs or ["runs"]:
+    # A folder that is named twice is read once.
+    for runs in {Path(runs).resolve(): runs for runs in arguments.runs or ["runs"]}.values():
         if not Path(runs).is_dir():
             raise UserError(f"--runs: there is no folder {runs}")
         more = find(runs)

@@ -36,7 +36,7 @@ class Predictions:
 
     Attributes:
         classes: labels, in the order of the network's outputs.
-        angles: (angles,) degrees, an even grid over the circle.
+        angles: (angles,) degrees, an even grid over the circle or the single angles of a protocol.
         counts: (classes, angles, outputs) number of images of a class, at an angle, taken for an output.
         errors: (classes, angles) mean squared error of the reconstruction, of pixels in [0, 1]; None for a network
             that draws none.

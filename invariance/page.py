@@ -67,7 +67,7 @@ class Page:
 
     Args:
         runs: finished runs.
-        others: folders that are none, with the reason.
+        others: folders that are not shown, with the reason.
         tables: of the runs.
         verdicts: on the claims.
         experiments: name -> `protocol.Experiment`, for bands and deviations.
@@ -106,7 +106,7 @@ class Page:
         parts.append("<h2>Differences from the original</h2>")
         parts += [_deviations(experiment) for experiment in self.experiments.values() if experiment.deviations]
         if self.others:
-            parts.append("<h2>Folders that are not finished runs</h2>\n<ul>")
+            parts.append("<h2>Folders that are not shown</h2>\n<ul>")
             parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in self.others]
             parts.append("</ul>")
         return "\n".join([*parts, "</body>\n</html>\n"])
@@ -128,7 +128,7 @@ class Page:
         parts.append("\n## Differences from the original\n")
         for experiment in self.experiments.values():
             parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
-        parts += [f"\nNot a finished run: `{path}`: {reason}" for path, reason in self.others]
+        parts += [f"\nNot shown: `{path}`: {reason}" for path, reason in self.others]
         return "\n".join(parts) + "\n"
 
 

@@ -161,6 +161,19 @@ def test_claims_on_the_terminal(tmp_path, capsys):
     assert "R2  not yet tested" in printed and "make recognition-rotation PROFILE=standard" in printed
 
 
+def test_a_run_that_is_there_twice_counts_once(tmp_path, capsys):
+    """`make report` reads one's own runs and the committed ones, which may be the same."""
+    own, committed = tmp_path / "own", tmp_path / "committed"
+    store(own)
+    twice = store(committed)
+    store(committed, seed=1, p_test=0.96)
+    folders = ("--runs", str(own), "--runs", str(committed), "--runs", str(own))
+    assert cli.main(["report", *folders]) == 0
+    out = capsys.readouterr().out
+    assert ".9700" in out and "±.0141, 2 seeds" in out
+    assert out.count("left out") == 1 and f"{twice.path}: left out" in out
+
+
 def test_hundreds_of_runs_in_seconds(tmp_path):
     for seed in range(300):
         store(tmp_path, f"cnn_{seed % 3:02}", seed)

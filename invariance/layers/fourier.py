@@ -97,8 +97,8 @@ class FourierConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` that takes the way over frequencies where that is faster.
 
     That is inside a TensorFlow function on a CPU, in float32, for 'valid' padding, kernels of 5 x 5 and more, images of
-    up to 16 x 16 positions a stride, 32 channels and filters or more, and 16 images or more at once; everywhere else
-    it is Keras' own layer, whose weights and arguments it has.
+    up to 16 x 16 positions a stride, 32 channels and filters or more, and 16 images or more at once (or a number not
+    known when it is traced); everywhere else it is Keras' own layer, whose weights and arguments it has.
 
     Args, input shape, output shape: as `keras.layers.Conv2D`.
     """

@@ -48,7 +48,7 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
     """
     context = multiprocessing.get_context("fork")
     waiting, free = list(enumerate(actions)), list(range(jobs))
-    running, stopped = {}, []
+    running, stopped, told = {}, [], False
 
     def stop(number, frame):
         stopped.append(number)
@@ -93,11 +93,12 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
         while running or (waiting and not stopped):
             while waiting and free and not stopped:
                 start(*waiting.pop(0), free.pop(0))
-            # A SIGINT may have come to us alone: whoever has not ended in a second is told.
-            ended = multiprocessing.connection.wait(list(running), 1.0 if stopped else None)
-            if not ended:
+            # Not for ever, because a signal does not end this wait.
+            ended = multiprocessing.connection.wait(list(running), 1.0)
+            if not ended and stopped and not told:
+                # A SIGINT may have come to us alone.
+                told = True
                 terminate()
-                ended = multiprocessing.connection.wait(list(running))
             for receiver in ended:
                 number, child, share = running[receiver]
                 try:

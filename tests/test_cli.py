@@ -571,11 +571,13 @@ def test_signal_outside_training_stops_all(tmp_path, number, send, jobs):
             began += line.startswith("began ")
         # A terminal sends Ctrl-C to the whole group, a scheduler or `kill` their signal to the first process.
         time.sleep(0.2)
+        sent = time.monotonic()
         send(process.pid, number)
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.communicate()
+    assert time.monotonic() - sent < 50
     assert "began" not in out
     assert process.returncode == 130
     one_line(err)

@@ -16,9 +16,8 @@ THREE = ("p_test", "p_out", "p_inv")
 def _four(*models):
     """P_test, P_out and P_inv of some models as text."""
     return lambda metrics: "; ".join(
-        f"{model} " + " ".join(f"{name.replace('p_', 'P_')} {share(metrics[model][name])}" for name in names)
+        f"{model} " + " ".join(f"{name.replace('p_', 'P_')} {share(metrics[model][name])}" for name in THREE)
         for model in models
-        for names in [("p_test", "p_out", "p_inv")]
     )
 
 

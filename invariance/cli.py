@@ -186,10 +186,10 @@ def _run_experiment(experiment, argv):
         for number, error, _ in ends:
             if error is None:
                 continue
-            # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
             if arguments.overwrite:
                 # The same command would throw away what has been done.
                 error.args = (str(error).replace("epeat the command", "epeat the command without --overwrite"),)
+            # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
             if error.exit_code != RunError.exit_code or len(configs) == 1:
                 raise error
             print(f"error: {error}", file=sys.stderr)

@@ -181,9 +181,7 @@ def _table(table, experiment) -> str:
     return (
         f"<h3>{escape(table.experiment)} · {escape(table.dataset)} · {escape(table.profile)}</h3>"
         f"<p>{escape(' '.join(table.remarks) + note)}</p><div class=wide><table><tr>{head}<th>trained</th></tr>"
-        f"{''.join(rows)}</table></div>"
-        + "".join(f"<p>{_code(line)}</p>" for line in [*table.bands(), *table.between_trainings()])
-        + _pairs(table)
+        f"{''.join(rows)}</table></div>" + "".join(f"<p>{_code(line)}</p>" for line in table.beneath()) + _pairs(table)
     )
 
 

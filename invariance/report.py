@@ -168,6 +168,10 @@ class Table:
             )
         return lines
 
+    def beneath(self) -> list[str]:
+        """The lines that stand beneath the table, wherever it is shown."""
+        return [*self.bands(), *self.between_trainings()]
+
     def text(self) -> str:
         """For a terminal: a line of ours, of what is published and of the spread for each model."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
@@ -195,8 +199,7 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())
-        remarks = [*self.bands(), *self.between_trainings()]
-        lines += ["", *remarks] if remarks else []
+        lines += ["", *self.beneath()] if self.beneath() else []
         heads, rows = self.differences()
         for first, *texts in rows:
             lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
@@ -217,8 +220,7 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             lines.append("| " + " | ".join([*texts, row.trained]) + " |")
-        remarks = [*self.bands(), *self.between_trainings()]
-        lines += ["", *(f"* {line}" for line in remarks)] if remarks else []
+        lines += ["", *(f"* {line}" for line in self.beneath())] if self.beneath() else []
         heads, rows = self.differences()
         if rows:
             lines += ["", PAIRS, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]

@@ -1,6 +1,7 @@
 """Run folders -> tables beside the published numbers. Imports no TensorFlow."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -430,7 +431,9 @@ def _remarks(models, dataset, experiment):
             f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range "
             "that restricted digits were shown in, and out/in."
         )
-    for model in models:
+    # What runs with other settings is still what its note says, unless the settings are what the note is about.
+    names = (model.partition("+") for model in models)
+    for model in dict.fromkeys(name for name, _, settings in names if not re.search("restricted=|excluded=", settings)):
         entry = experiment.models.get(model) if experiment else None
         if entry and entry.note:
             yield f"{model}: {entry.note}."

@@ -318,3 +318,13 @@ def test_page_without_a_place_for_tables_is_refused(page):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_note_of_a_model_holds_for_what_runs_with_other_settings_unless_it_is_about_them(tmp_path):
+    models = dict(EXPERIMENT.models)
+    models["cnn_00"] = replace(models["cnn_00"], note="every digit was shown upright")
+    models["cnn_02"] = replace(models["cnn_02"], note="not measured with 6")
+    for model in ["cnn_00", "cnn_00+steps=9", "cnn_01", "cnn_02+restricted=1+steps=9", "cnn_02+excluded=none"]:
+        store(tmp_path, model, (0.9, 0.95, 0.2, 0.05))
+    [table] = tables(tmp_path, {EXPERIMENT.name: replace(EXPERIMENT, models=models)})
+    assert list(table.remarks)[1:] == ["cnn_00: every digit was shown upright."]

@@ -92,10 +92,12 @@ class Verdict:
         return lines
 
     def called(self) -> str:
-        """The verdict, whether it is provisional, and whether another training might say otherwise."""
+        """The verdict, whether it is provisional, and how many trainings say the same."""
         remarks = ["provisional"] if self.provisional else []
         if any(len(seeds) == 1 for seeds in (self.seeds or {}).values()):
             remarks.append("one seed")
+        elif self.agreeing[1] > 1:
+            remarks.append("{} of {} seeds".format(*self.agreeing))
         return self.verdict + (f" ({', '.join(remarks)})" if remarks else "")
 
     def text(self) -> str:

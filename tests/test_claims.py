@@ -53,10 +53,12 @@ def test_means_over_seeds_decide_and_the_seeds_alone_are_counted(tmp_path):
     assert "Seeds: a 0, 1, 2 (2 of 3 seeds alone say the same)" in verdict.text()
 
 
-def test_one_seed_is_said(tmp_path):
+def test_how_many_trainings_say_so_is_said(tmp_path):
     one, two = run(tmp_path, "a", 0.5), run(tmp_path, "a", 0.5, seed=1)
     assert judge([SMALL], [one])[0].called() == "reproduced (one seed)"
-    assert judge([SMALL], [one, two])[0].called() == "reproduced"
+    assert judge([SMALL], [one, two])[0].called() == "reproduced (2 of 2 seeds)"
+    other = run(tmp_path, "a", 1.6, seed=2)
+    assert judge([SMALL], [one, two, other])[0].called() == "reproduced (2 of 3 seeds)"
     quick = run(tmp_path, "a", 1.5, profile="quick")
     assert judge([SMALL], [quick])[0].called() == "contradicted (provisional, one seed)"
 

@@ -153,19 +153,28 @@ class Table:
         Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t).
         """
         pooled: dict[str, list[tuple[str, str]]] = {}
+        # What ran with other settings is no model of its own.
+        rows = [row for row in self.rows if "+" not in row.model]
         for column in self.columns:
             groups = [[value for _, value in cell.values] for cell in self._cells_of(column)]
             groups = [values for values in groups if len(values) > 1 and not isinstance(values[0], tuple)]
             if groups:
+                deviation, least = _pooled(groups)
+                means = [row.cells[column.key].ours for row in rows if row.cells[column.key].ours is not None]
+                pairs = [abs(one - other) > least for one, other in combinations(means, 2)]
+                texts = (
+                    f"{column.title} {column.form(deviation)}",
+                    f"{column.title} {column.form(least)} ({sum(pairs)} of {len(pairs)})",
+                )
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
-                texts = (f"{column.title} {column.form(value)}" for value in _pooled(groups))
-                pooled.setdefault(over, []).append(tuple(texts))
+                pooled.setdefault(over, []).append(texts)
         lines = []
         for over, texts in pooled.items():
             deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
             lines.append(
                 f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models "
-                f"trained once each differ by more than chance (95 %) from here on: {least}."
+                "trained once each differ by more than chance (95 %) from here on (and so many pairs of models do): "
+                f"{least}."
             )
         return lines
 

@@ -189,17 +189,23 @@ def test_how_far_apart_two_models_trained_once_must_be(tmp_path):
     # 97.5 % quantile of t with three degrees of freedom is 3.18245 (any table): 3.18245 * root 2 * .01826 = .0822.
     # P_in of one model only: deviation .1, quantile 4.30265. P_inv nowhere twice.
     for seed, (a, b, c) in enumerate(((0.88, 0.1, 0.1), (0.90, 0.2, None), (0.92, 0.3, None))):
-        store(tmp_path, "cnn_00", (a, b, 0.2, c), seed=seed)
+        store(tmp_path, "cnn_00", (a, b, 0.25, c), seed=seed)
     for seed, (a, b) in enumerate(((0.5, 0.5), (0.52, None))):
-        store(tmp_path, "cnn_01", (a, b, 0.2, None), seed=seed)
-    store(tmp_path, "cnn_02", (0.1, 0.1, 0.1, 0.1))
+        store(tmp_path, "cnn_01", (a, b, 0.25, None), seed=seed)
+    store(tmp_path, "cnn_02", (0.82, 0.1, 0.1, 0.1))
+    store(tmp_path, "cnn_02+steps=9", (0.3, 0.9, 0.9, 0.9))
     [table] = tables(tmp_path)
     first, second = table.between_trainings()
     assert first == (
         "Between trainings of one model (pooled: 2 models, 5 runs) the standard deviation is: P_test .0183, P_out "
-        ".0000. Two models trained once each differ by more than chance (95 %) from here on: P_test .0822, P_out .0000."
+        ".0000. Two models trained once each differ by more than chance (95 %) from here on (and so many pairs of "
+        "models do): P_test .0822 (2 of 3), P_out .0000 (2 of 3)."
     )
-    assert "(pooled: 1 model, 3 runs)" in second and "is: P_in .1000. " in second and second.endswith("on: P_in .6085.")
+    assert (
+        "(pooled: 1 model, 3 runs)" in second
+        and "is: P_in .1000. " in second
+        and second.endswith(": P_in .6085 (0 of 3).")
+    )
     assert f"* {first}\n* {second}\n" in table.markdown() and first in table.text()
 
 

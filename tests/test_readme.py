@@ -45,6 +45,10 @@ def test_findings_on_recognition_cite_committed_runs():
     known |= {report.share(_free_digits(model)) for model in published.RECOGNITION_DRAWINGS}
     cited = re.findall(r"(?<!\d)\.\d{4}", " ".join(text for texts in FINDINGS.values() for text in texts.values()))
     assert cited and set(cited) <= known
+    known |= {report.share(value) for four in published.RECOGNITION_ROTATION.values() for value in four.values()}
+    known |= {report.share(leftover.without("cnn_bn_00")[key]) for key in ("p_out", "p_inv")}
+    cited = re.findall(r"(?<!\d)\.\d{4}", " ".join(claim.finding for claim in cli._claims()))
+    assert cited and set(cited) <= known
 
 
 def test_committed_runs_are_of_committed_code_and_without_weights():

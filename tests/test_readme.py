@@ -51,6 +51,26 @@ def test_findings_on_recognition_cite_committed_runs():
     assert cited and set(cited) <= known
 
 
+def test_what_is_said_of_the_wider_code_is_what_the_committed_runs_say():
+    from experiments import published
+    from experiments.generation_rotation import FINDINGS
+
+    def numbers(text):
+        return set(re.findall(r"(?<![\d.])(?:\.\d{4}|\d\.\d\d)(?!\d)", text))
+
+    printed = published.GENERATION_ROTATION
+    errors = {printed[model]["mse_out"][4] for model in ("ae_rotation", "ae_rotation_z128")}
+    ratios = {printed["ae_rotation_z128"]["ratio"][4]}
+    for run in results.find(REPOSITORY / "experiments/results")[0]:
+        if run.metrics["model"].startswith("ae_rotation") and run.metrics["seed"] == 0:
+            errors |= set(run.metrics["mse_out"].values())
+            ratios |= set(run.metrics["ratio"].values())
+    known = {report.share(value) for value in errors} | {f"{value:.2f}" for value in ratios}
+    [section] = re.findall(r"\n## With a wider code.*?(?=\n## )", README, re.DOTALL)
+    for text in (section, *FINDINGS["ae_rotation_z128"].values()):
+        assert numbers(text) and numbers(text) <= known
+
+
 def test_committed_runs_are_of_committed_code_and_without_weights():
     for run in results.find(REPOSITORY / "experiments/results")[0]:
         assert re.fullmatch(r"[0-9a-f]{40}", run.config["commit"]), run.folder.path

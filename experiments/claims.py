@@ -223,6 +223,7 @@ CLAIMS = (
             f"9: {m['ae_rotation']['ratio']['9']:.2f} with 6, {m['ae_rotation_without_6']['ratio']['9']:.2f} "
             f"without; 4: {m['ae_rotation']['ratio']['4']:.2f} and {m['ae_rotation_without_6']['ratio']['4']:.2f}"
         ),
+        "9 is drawn there as well without 6 as with it; it is 4 that gains when 6 is left out.",
     ),
     Claim(
         "S1",

@@ -152,14 +152,14 @@ class Table:
 
         Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t).
         """
-        pooled: dict[str, list[tuple[str, str]]] = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         # What ran with other settings is no model of its own.
         rows = [row for row in self.rows if "+" not in row.model]
         for column in self.columns:
             groups = [[value for _, value in cell.values] for cell in self._cells_of(column)]
             groups = [values for values in groups if len(values) > 1 and not isinstance(values[0], tuple)]
             if groups:
-                deviation, least = _pooled(groups)
+                deviation, least = pooled(groups)
                 means = [row.cells[column.key].ours for row in rows if row.cells[column.key].ours is not None]
                 pairs = [abs(one - other) > least for one, other in combinations(means, 2)]
                 texts = (
@@ -167,9 +167,9 @@ class Table:
                     f"{column.title} {column.form(least)} ({sum(pairs)} of {len(pairs)})",
                 )
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
-                pooled.setdefault(over, []).append(texts)
+                found.setdefault(over, []).append(texts)
         lines = []
-        for over, texts in pooled.items():
+        for over, texts in found.items():
             deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
             lines.append(
                 f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models "
@@ -209,7 +209,8 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())
-        lines += ["", *self.beneath()] if self.beneath() else []
+        beneath = self.beneath()
+        lines += ["", *beneath] if beneath else []
         heads, rows = self.differences()
         for first, *texts in rows:
             lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
@@ -230,7 +231,8 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             lines.append("| " + " | ".join([*texts, row.trained]) + " |")
-        lines += ["", *(f"* {line}" for line in self.beneath())] if self.beneath() else []
+        beneath = self.beneath()
+        lines += ["", *(f"* {line}" for line in beneath)] if beneath else []
         heads, rows = self.differences()
         if rows:
             lines += ["", PAIRS, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -274,7 +276,7 @@ def _pair(columns, first, second) -> Pair:
     return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
 
 
-def _pooled(groups) -> tuple[float, float]:
+def pooled(groups) -> tuple[float, float]:
     """The standard deviation within groups, and the least difference of one number each of two groups at 95 %."""
     import numpy as np
     from scipy.stats import t

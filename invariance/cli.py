@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import sys
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from invariance.processes import cores, in_child, in_children
 from invariance.progress import Progress, duration
 from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
 from invariance.ranges import divides_circle
-from invariance.results import REPEATED, UNFINISHED, RunFolder, find, once, write_text
+from invariance.results import CHECKPOINT, REPEATED, UNFINISHED, RunFolder, find, once, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -159,7 +158,7 @@ def _run_experiment(experiment, argv):
     for config in () if arguments.overwrite else configs:
         # All of them before the first starts, which may be hours before the last.
         check_unchanged(config.folder(arguments.runs), config)
-    _forecast(pending, jobs, say)
+    announcement = _forecast(pending, None if arguments.overwrite else arguments.runs, jobs, say)
 
     data = None
     if len(pending) > 1:
@@ -182,6 +181,10 @@ def _run_experiment(experiment, argv):
         )
         for config in configs
     ]
+    if announcement:
+        # In the first process that loads TensorFlow for a run; it costs a tenth of a second there.
+        first = configs.index(pending[0])
+        actions[first] = partial(_after, announcement, actions[first])
     with closing(in_children(actions, jobs)) as ends:
         for number, error, _ in ends:
             if error is None:
@@ -399,21 +402,23 @@ def _protocol(protocol, restricted, excluded):
     return protocol
 
 
-def _forecast(pending, jobs, say):
-    """Says what will be run, how it departs from the original, and how long it will take."""
-    if not pending:
-        return
-    peak = None
-    departures = {}
-    total = 0.0
+def _forecast(pending, runs, jobs, say):
+    """Says how what will be run departs from the original.
+
+    Args:
+        runs: the folder of all runs, for what resumed ones have behind them; None where all begin anew.
+
+    Returns:
+        A function that says how long it will take, for a process that may load TensorFlow; None where that is unknown.
+    """
+    departures, works = {}, []
     for config in pending:
         budget = config.entry.budgets[config.profile]
         protocol = config.protocol
         if text := "; ".join(config.entry.departures(config.profile)):
             departures.setdefault(text, {})[config.model] = None
         model = config.entry.model_for(config.profile)
-        if total is not None and hasattr(model, "training_flops"):
-            peak = peak or _matrix_peak()
+        if works is not None and hasattr(model, "training_flops"):
             # MNIST's size; other data change the forecast, not the run.
             classes = 10 - len(protocol.excluded)
             sizes = protocol.arguments((28, 28, 1), range(classes))
@@ -424,29 +429,43 @@ def _forecast(pending, jobs, say):
             else:
                 points, once = len(protocol.single_angles) or 360 / budget.grid_spacing, model.flops(*sizes)
             evaluation = once * images * points / _EVALUATION_SHARE
-            total += (training + evaluation) / peak / getattr(model, "speed_up", 1.0) + _START_SECONDS
+            speed_up = getattr(model, "speed_up", 1.0)
+            checkpoint = runs and config.folder(runs) / CHECKPOINT
+            works.append((training / speed_up, evaluation / speed_up, budget.steps, checkpoint))
         else:
-            total = None
+            works = None
     for text, names in departures.items():
         say(f"Departures from the original ({', '.join(names)}): {text}")
-    if total is not None:
-        say(
-            f"Expected: about {duration(total)} for {len(pending)} run(s){f', {jobs} at a time' if jobs > 1 else ''} "
-            f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
-        )
+    return partial(_say_expected, works, jobs, say) if works else None
 
 
-def _matrix_peak() -> float:
-    """FLOP/s of a float32 matrix product, measured in a fraction of a second."""
-    import numpy as np
+def _say_expected(works, jobs, say):
+    """Says how long it takes, by a matrix product of TensorFlow's and what resumed runs have behind them.
 
-    side, best = 1024, 0.0
-    matrix = np.ones((side, side), "float32")
-    for _ in range(6):
-        began = time.perf_counter()
-        matrix @ matrix
-        best = max(best, 2 * side**3 / (time.perf_counter() - began))
-    return best
+    NumPy's would not need TensorFlow, but reaches the same rate on some processors and half of it on others (Zen 5).
+    """
+    from invariance.benchmark import Peak
+    from invariance.running import import_tensorflow
+
+    import_tensorflow()
+    import tensorflow as tf
+
+    from invariance.training import saved_step
+
+    with tf.device("CPU"):
+        peak = jobs * Peak("float32", 1024)()
+    seconds = len(works) * _START_SECONDS / jobs
+    for training, evaluation, steps, checkpoint in works:
+        seconds += (training * (1 - saved_step(checkpoint) / steps) + evaluation) / peak
+    say(
+        f"Expected: about {duration(seconds)} for {len(works)} run(s){f', {jobs} at a time' if jobs > 1 else ''} "
+        f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
+    )
+
+
+def _after(announcement, action):
+    announcement()
+    return action()
 
 
 def main(argv=None) -> int:

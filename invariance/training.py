@@ -228,17 +228,19 @@ def train(
         raise
     except RunError as error:
         kept = (
-            f"the checkpoint of step {_saved_step(checkpoint):,} is kept"
-            if checkpoint.exists()
-            else "no checkpoint yet"
+            f"the checkpoint of step {saved_step(checkpoint):,} is kept" if checkpoint.exists() else "no checkpoint yet"
         )
         raise RunError(f"{progress.name}: {error} ({kept} in {folder.path})") from error
     return {"seconds": seconds(), "images": step * budget.batch_size, "history": history}
 
 
-def _saved_step(checkpoint) -> int:
-    with np.load(checkpoint, allow_pickle=False) as archive:
-        return json.loads(str(archive["progress"]))["step"]
+def saved_step(checkpoint) -> int:
+    """The step that a run goes on from: 0 where there is no checkpoint, or one that cannot be read."""
+    try:
+        with np.load(checkpoint, allow_pickle=False) as archive:
+            return json.loads(str(archive["progress"]))["step"]
+    except Exception:  # a damaged archive raises whatever its first bad byte provokes; whoever loads it says so
+        return 0
 
 
 def _status(budget, step, values, rate):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 from test_run_folder import weights
 
 from experiments import generation_rotation, generation_shift, published
-from invariance import cli, figures, generation, pictures, report, running
+from invariance import cli, figures, generation, pictures, report, results, running
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.results import RunFolder, find
@@ -215,6 +216,35 @@ def test_map(shift):
     np.testing.assert_allclose(diagonal, curve, rtol=1e-6)
 
 
+def test_forecast_counts_what_is_left(monkeypatch, tmp_path):
+    """At a fixed rate: training by the steps that a checkpoint leaves, evaluation, 20 s for the start of each run."""
+    config, said = config_of(ROTATION, "ae_rotation"), []
+    budget, sizes = config.entry.budgets["smoke"], config.protocol.arguments((28, 28, 1), range(10))
+    training = config.entry.model_for("smoke").training_flops(*sizes) * 12 * budget.batch_size / cli._TRAINING_SHARE
+    # A quarter of an hour for the training.
+    monkeypatch.setattr("invariance.benchmark.Peak", lambda *_: lambda: training / 900)
+
+    def seconds(runs, pending=(config,), jobs=1):
+        said.clear()
+        cli._forecast(pending, runs, jobs, said.append)()
+        assert said[0].startswith("Departures from the original (ae_rotation): steps 12 ")
+        minutes, seconds = re.fullmatch(r"Expected: about (\d+):(\d\d) min for .* GFLOP/s; .*", said[1]).groups()
+        return 60 * int(minutes) + int(seconds)
+
+    whole = seconds(tmp_path)
+    assert whole > 900 + cli._START_SECONDS
+    folder = config.folder(tmp_path)
+    folder.path.mkdir(parents=True)
+    np.savez(folder / results.CHECKPOINT, progress=json.dumps({"step": 9}))
+    assert seconds(tmp_path) == pytest.approx(whole - 900 * 9 / 12, abs=1)
+    # --overwrite begins anew; so does a checkpoint that cannot be read, until the run says so.
+    assert seconds(None) == whole
+    (folder / results.CHECKPOINT).write_bytes(b"PK")
+    assert seconds(tmp_path) == whole
+    # Two at a time: each measures the rate of half the cores.
+    assert seconds(None, (config, config), 2) == whole
+
+
 def test_config(resumed, shift):
     for folder, experiment, model in (
         (resumed[0], ROTATION, ADVERSARIAL),
@@ -237,6 +267,8 @@ def test_what_is_printed(resumed):
     assert any(line.startswith(f"{ADVERSARIAL} seed 0: going on from step 4 of 12") for line in lines)
     assert sum(line.startswith(f"{ADVERSARIAL} seed 0  epoch ") for line in lines) == 2
     assert any(line.startswith(f"Departures from the original ({ADVERSARIAL}): steps 12 ") for line in lines)
+    (expected,) = [number for number, line in enumerate(lines) if line.startswith("Expected: about ")]
+    assert " for 1 run(s) (on this CPU, " in lines[expected] and "going on from step" in lines[expected + 1]
     ratio = folder.json("metrics.json")["ratio"]
     assert any(f"4: out/in {ratio['4']:.2f}, 9: out/in {ratio['9']:.2f}; others " in line for line in lines)
     # The embedded digits, said at the beginning, at the end and in the table; nothing published beside them.

@@ -314,7 +314,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, digits, monkeypa
         if name == "parts":
             with pytest.raises(Crash):
                 stop_after(monkeypatch, 4, crash, small(), data, folder, BUDGET, 3, dimmed)
-            assert training._saved_step(folder / training.CHECKPOINT) == 4
+            assert training.saved_step(folder / training.CHECKPOINT) == 4
         # Other weights for the second part: all must come from the checkpoint.
         models.append(small(seed=0 if name == "whole" else 99))
         results.append(training.train(models[-1], dimmed, *data, BUDGET, 3, folder))

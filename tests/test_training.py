@@ -193,7 +193,7 @@ def test_crashed_and_resumed_equals_uninterrupted(uninterrupted, data, folder, m
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
     with pytest.raises(Crash):
         stop_after(monkeypatch, 13, crash, build(), data, folder)
-    assert training._saved_step(folder / training.CHECKPOINT) == kept
+    assert training.saved_step(folder / training.CHECKPOINT) == kept
     assert [row["step"] for row in folder.csv("history.csv")] == [5, 10]
     model = build(seed=99)
     resumed = train(model, data, folder)
@@ -278,7 +278,7 @@ def test_handlers_are_put_back(data, folder):
 def test_end_of_the_parent_is_a_request_to_stop(data, folder):
     with pytest.raises(Interrupted, match="the end of the parent process at step 1 of 23; saved"):
         train(network(), data, folder, parent=os.getppid() + 1)
-    assert training._saved_step(folder / training.CHECKPOINT) == 1
+    assert training.saved_step(folder / training.CHECKPOINT) == 1
 
 
 def test_trains_in_a_thread(data, folder):

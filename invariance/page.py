@@ -41,14 +41,18 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; width: max-content; min-width: 100%; max-width: calc(100vw - 3rem); }
+.wide { position: relative; left: 50%; transform: translateX(-50%); }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 .spread { color: #666; font-size: .75rem; display: block; white-space: nowrap; }
+.values { white-space: normal; max-width: 9rem; }
 .reproduced { color: #006b4f; } .contradicted { color: #b03000; } .untested { color: #666; }
 .outside { color: #b03000; }
 code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; } .warning { background: #fff3d6; padding: .6rem; }
 @media print { :root { font-size: 10px; } body { max-width: none; font-size: 10px; } .wide { overflow: visible; }
+  .wide { width: auto; max-width: none; position: static; transform: none; }
   table { font-size: 7px; } th, td { padding: .15rem .25rem; } .spread { font-size: 6px; white-space: normal; }
   details::details-content { content-visibility: visible; height: auto; }
   figure { max-width: 75%; } h2, h3, summary { break-after: avoid; } figure, tr, li { break-inside: avoid; } }
@@ -161,8 +165,8 @@ def _table(table, experiment) -> str:
             spread = f'<span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
             values = ""
             if len(cell.values) > 1:
-                each = ", ".join(f"{seed}: {column.form(value)}" for seed, value in cell.values)
-                values = f'<span class="spread">{escape(each)}</span>'
+                each = ", ".join(f"{seed}:\u00a0{column.form(value)}" for seed, value in cell.values)
+                values = f'<span class="spread values">{escape(each)}</span>'
             mark = ' class="outside" title="outside the expected band"' if cell.inside is False else ""
             cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{spread}{values}</td>"
             if table.compared:

@@ -86,7 +86,7 @@ def test_one_run_and_several_seeds(tmp_path):
     store(tmp_path, seed=1, p_test=0.96)
     html, markdown = made(tmp_path)
     # The mean, the spread, and each seed's value.
-    assert "0: .9800, 1: .9600" in checked(html).text
+    assert "0:\u00a0.9800, 1:\u00a0.9600" in checked(html).text
     assert ".9700 (±.0141, 2 seeds)" in markdown
 
 

@@ -205,7 +205,7 @@ class Table:
             ours, published, spread = (line(texts) for texts in zip(*cells, strict=True))
             first = f"{row.model:<{width}}" + (f"{'ours':<{beside}}" if beside else "")
             lines.append(first + ours + row.trained)
-            if beside:
+            if published.strip(" —"):
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())

@@ -574,7 +574,6 @@ def test_text_and_markdown(tmp_path):
         f"{'ae_rotation':<30}ours        .0200  .0600  3.00      .0250  .0500  2.00      0.90–1.10      5:00 min",
         f"{blank}published   .0270  .0752  2.78      .0219  .0430  1.96      0.97–1.01",
         f"{changed:<30}ours        .0300  .0600  2.00      .0400  .0500  1.25      0.95–1.00      5:00 min",
-        f"{blank}published   —      —      —         —      —      —         —",
     ]
     assert table.markdown().splitlines() == [
         f"**generation_rotation, mnist, quick.** {REMARK}",

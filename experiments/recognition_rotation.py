@@ -51,7 +51,10 @@ LONGEST = {"standard": replace(STANDARD, steps=40 * EPOCH)}
 # The pooled networks keep all 28 x 28 positions: twenty times the work of the others, for training and for evaluation.
 # A step changes what the 100,000 values before the dense layer add up to sixteen times as much as in the others. With
 # their learning rate cnn_pool_00 lost a class for good (2; P_test .82 after 5 epochs, .96 with the original's rate).
-POOLED = {"standard": replace(STANDARD, steps=10 * EPOCH, learning_rate=PAPER.learning_rate, grid_spacing=22.5)}
+POOLED = {
+    "standard": replace(STANDARD, steps=10 * EPOCH, learning_rate=PAPER.learning_rate, grid_spacing=22.5),
+    "quick": replace(QUICK, learning_rate=PAPER.learning_rate),
+}
 SMOKE = replace(
     STANDARD, steps=24, batch_size=32, steps_per_epoch=4, warmup_steps=4, grid_spacing=45, images_per_class=8
 )

@@ -58,6 +58,11 @@ class Predictions:
         right = np.stack([self.counts[i, :, i] for i in range(len(self.classes))])
         return right / np.maximum(1, self.images)[:, None]
 
+    @property
+    def unanswered(self) -> list[int]:
+        """The classes that no image was taken for, of whatever class and at whatever angle."""
+        return [label for label, answers in zip(self.classes, self.counts.sum((0, 1)), strict=True) if not answers]
+
     def curves(self) -> list[dict]:
         """The long table: digit, parameter (degrees), value (accuracy), images."""
         return self._long(self.accuracy)

@@ -242,6 +242,8 @@ def _measure_recognition(config, folder, data, classes, model, redraws, progress
             pictures.reconstructions(config.protocol, data, model, classes, folder, title)
 
     named = [f"{name} {measured[name]:.4f}" for name in evaluation.METRICS if measured[name] is not None]
+    if predictions.unanswered:
+        named.append(f"never answers {' or '.join(map(str, predictions.unanswered))}")
     return measured, ", ".join(named), draw
 
 

@@ -287,6 +287,15 @@ def test_curves_and_table():
     np.testing.assert_allclose(predictions.taken_for([3], ((0, 360),)), [[5 / 8, 3 / 8]], atol=ROUNDING)
 
 
+def test_classes_that_are_never_answered():
+    def unanswered(*counts):
+        return Predictions((3, 7), np.array([-90.0, 90.0]), np.array(counts)).unanswered
+
+    assert unanswered([[4, 0], [4, 0]], [[5, 0], [5, 0]]) == [7]
+    # Not one whose own images are taken for others, as long as others are taken for it.
+    assert unanswered([[3, 1], [4, 0]], [[5, 0], [5, 0]]) == []
+
+
 # Reconstructions
 
 

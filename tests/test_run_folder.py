@@ -1,6 +1,5 @@
 """Whole runs through the real command line: the files of a run, interruptions of every kind, refusals."""
 
-import csv
 import os
 import re
 import shutil
@@ -182,10 +181,10 @@ def test_what_is_printed(whole):
     p_test = folder.json("metrics.json")["p_test"]
     assert any(line.startswith(MODEL) and f"{p_test:.4f}"[1:] in line and "trained" not in line for line in lines)
     # Two epochs do not teach every class; which are left out depends on the machine's rounding.
-    with open(folder / "predictions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    answered = {row["predicted"] for row in rows if int(row["images"])}
-    never = " or ".join(label for label in dict.fromkeys(row["predicted"] for row in rows) if label not in answered)
+    rows = folder.csv("predictions.csv")
+    answered = {row["predicted"] for row in rows if row["images"]}
+    left_out = [label for label in dict.fromkeys(row["predicted"] for row in rows) if label not in answered]
+    never = " or ".join(f"{label:.0f}" for label in left_out)
     (summary,) = (line for line in lines if line.startswith(f"{MODEL} seed 0: "))
     p_inv = folder.json("metrics.json")["p_inv"]
     assert f"p_inv {p_inv:.4f}{never and f', never answers {never}'}  (trained" in summary

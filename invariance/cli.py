@@ -61,6 +61,7 @@ def experiment_parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
     add("--steps", metavar="N", help="train for so many steps instead of the profile's; stored as NAME+steps=N")
+    add("--learning-rate", metavar="RATE", help="instead of the profile's; stored as NAME+learning_rate=RATE")
     add("--grid", metavar="SPACING|full", help="degrees or pixels between the evaluation's points; full: as published")
     add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the angles, as published")
     add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
@@ -109,6 +110,8 @@ def _run_experiment(experiment, argv):
         entries = _with_arguments(entries, arguments.set)
     if arguments.steps is not None:
         entries = _with_steps(entries, arguments.profile, arguments.steps)
+    if arguments.learning_rate is not None:
+        entries = _with_learning_rate(entries, arguments.profile, arguments.learning_rate)
     if arguments.grid:
         entries = _with_grid(entries, arguments.profile, experiment.protocol, arguments.grid)
     if arguments.tensorboard:
@@ -340,6 +343,20 @@ def _with_steps(entries, profile, text) -> dict[str, Entry]:
                 f"--steps: the learning rate of {name} rises for {warmup:,} steps; more are needed; it is {steps:,}"
             )
     return {f"{name}+steps={steps}": _with_budget(entry, profile, steps=steps) for name, entry in entries.items()}
+
+
+def _with_learning_rate(entries, profile, text) -> dict[str, Entry]:
+    """The entries with another learning rate, under names that say so; its schedule stays."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise UserError(f"--learning-rate: a positive number is needed; it is {text!r}")
+    return {
+        f"{name}+learning_rate={rate}": _with_budget(entry, profile, learning_rate=rate)
+        for name, entry in entries.items()
+    }
 
 
 def _renamed(entries, arguments) -> dict[str, Entry]:

@@ -16,8 +16,14 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
 
 
+# How often the line on a terminal is rewritten; elsewhere, how long nothing may be said before a line is.
+LIVE_SECONDS, SILENT_SECONDS = 0.2, 120.0
+
+
 class Progress:
-    """A line that is rewritten on a terminal; elsewhere only whole lines; nothing at all when quiet.
+    """A line that is rewritten on a terminal; elsewhere whole lines, and one after two minutes of silence.
+
+    Nothing at all when quiet.
 
     Args:
         name: what is being worked on.
@@ -29,7 +35,8 @@ class Progress:
     def __init__(self, name: str, quiet: bool = False, stream=None, live: bool = True):
         self.name, self.quiet, self.stream = name, quiet, stream or sys.stdout
         self.live = live and not quiet and self.stream.isatty()
-        self._shown, self._next = "", 0.0
+        self._shown = ""
+        self._next = 0.0 if self.live else time.monotonic() + SILENT_SECONDS
 
     def line(self, text: str):
         """A line that stays."""
@@ -37,13 +44,15 @@ class Progress:
             self.close()
             # In one piece, also where standard output is unbuffered: other runs may write beside this one.
             self._write(text + "\n")
+            if not self.live:
+                self._next = time.monotonic() + SILENT_SECONDS
 
     def due(self) -> bool:
-        """Whether the live line should be rewritten: on a terminal, five times a second."""
-        return self.live and time.monotonic() >= self._next
+        """Whether it is time to `show` something."""
+        return not self.quiet and time.monotonic() >= self._next
 
     def show(self, done: float, text: str):
-        """Rewrites the live line.
+        """Rewrites the live line; where there is none, writes a line that stays.
 
         Args:
             done: share of the work done, 0 to 1.
@@ -61,7 +70,9 @@ class Progress:
                 shown = f"{shown[: room // 2]}…{shown[room // 2 + 1 - room :]}"
             self._shown = shown
             self._write(self._shown)
-            self._next = time.monotonic() + 0.2
+            self._next = time.monotonic() + LIVE_SECONDS
+        else:
+            self.line(f"{self.name}  {done:.0%}  {text}")
 
     def close(self):
         """Takes the live line back."""

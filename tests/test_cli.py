@@ -383,6 +383,22 @@ def test_bad_steps(capsys, steps):
     refused(capsys, action, "--steps", steps)
 
 
+def test_another_learning_rate_makes_runs_of_its_own(capsys):
+    plain = printed(capsys, "--models", "cnn_00,capsnet_em", "--profile", "paper")
+    lower = printed(capsys, "--models", "cnn_00,capsnet_em", "--profile", "paper", "--learning-rate", "5e-5")
+    for before, after in zip(plain, lower, strict=True):
+        assert before["budget"]["learning_rate"] != 5e-5
+        before["budget"]["learning_rate"] = 5e-5
+        before["model"] += "+learning_rate=5e-05"
+        assert before == after
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "", "fast"])
+def test_bad_learning_rate(capsys, rate):
+    action = experiment("--models", "cnn_00", f"--learning-rate={rate}", "--print-config")
+    refused(capsys, action, "--learning-rate", repr(rate))
+
+
 def test_corrected_models_have_names_of_their_own(capsys):
     plain = printed(capsys, "--models", "cnn_00,cnn_bn_00")
     corrected = printed(capsys, "--models", "cnn_00,cnn_bn_00", "--corrected")

@@ -575,6 +575,18 @@ def test_progress_elsewhere_is_whole_lines(data, folder):
     assert lines[-1].endswith("  0 s left")
 
 
+def test_progress_elsewhere_breaks_a_long_silence(monkeypatch):
+    screen, now = Screen(False), 0.0
+    monkeypatch.setattr("invariance.progress.time.monotonic", lambda: now)
+    progress = Progress("mine", stream=screen)
+    for now in (119.0, 121.0, 200.0, 242.0, 243.0):
+        if progress.due():
+            progress.show(now / 1000, f"at {now}")
+        if now == 200:
+            progress.line("a line")
+    assert screen.text == "mine  12%  at 121.0\na line\n"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_progress_says_nothing(data, folder, terminal):
     screen = Screen(terminal)

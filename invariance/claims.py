@@ -3,13 +3,21 @@
 Plain data and arithmetic: no TensorFlow.
 """
 
+import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
 from invariance.protocol import PROFILES
 from invariance.results import Run, aggregate
 
-REPRODUCED, CONTRADICTED, UNTESTED = "reproduced", "contradicted", "not yet tested"
+REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED = "reproduced", "contradicted", "undecided", "not yet tested"
+# Trainings that differ only in their seed decide if so large a share of their combinations says the same.
+AGREEMENT = 0.95
+# Of more combinations than these, so many drawn at random are looked at.
+COMBINATIONS = 1000
 # Verdicts from runs in shorter profiles than this one are provisional; the shortest, for tests, says nothing.
 ENOUGH = "standard"
 
@@ -26,7 +34,7 @@ class Claim:
         experiment: the experiment whose runs decide.
         models: all of them must have been run, in one profile.
         shows: the numbers it rests on: from the same metrics to text.
-        finding: what was found out about it, shown where it is contradicted.
+        finding: what was found out about it, shown where it is not reproduced.
     """
 
     name: str
@@ -53,14 +61,15 @@ class Verdict:
 
     Attributes:
         claim: the claim.
-        verdict: `REPRODUCED`, `CONTRADICTED` or `UNTESTED`.
+        verdict: `REPRODUCED`, `CONTRADICTED`, `UNDECIDED` (trainings that differ only in their seed disagree) or
+            `UNTESTED`.
         profile: of the runs; None where there are none.
         provisional: whether their profile is too short for a verdict that counts.
-        failed: the conditions that do not hold.
+        failed: the conditions that do not hold; of an undecided one those that hold in some combinations only, with
+            the number of those in which they do not.
         numbers: those it rests on, as text.
         seeds: model -> seeds.
-        agreeing: of the seeds that all models share, how many say the same when judged one by one; and how many there
-            are.
+        holding: of the combinations of one training of each model, in how many it holds; and how many there are.
         command: what would test it, for an untested or provisional one.
     """
 
@@ -71,7 +80,7 @@ class Verdict:
     failed: tuple[str, ...] = ()
     numbers: str = ""
     seeds: Mapping[str, tuple[int, ...]] | None = None
-    agreeing: tuple[int, int] = (0, 0)
+    holding: tuple[int, int] = (0, 0)
     command: str | None = None
 
     def reasons(self) -> list[str]:
@@ -83,21 +92,26 @@ class Verdict:
             lines.append(f"Not so: {'; '.join(self.failed)}")
         if self.seeds:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
-            same, number = self.agreeing
-            lines.append(f"Seeds: {seeds}" + (f" ({same} of {number} seeds alone say the same)" if number > 1 else ""))
-        if self.claim.finding and self.verdict == CONTRADICTED:
+            lines.append(f"Seeds: {seeds}" + (f" (it {self._held()})" if self.holding[1] > 1 else ""))
+        if self.claim.finding and self.verdict in (CONTRADICTED, UNDECIDED):
             lines.append(f"Finding: {self.claim.finding}")
         if self.command:
             lines.append(f"To test it: `{self.command}`")
         return lines
 
+    def _held(self):
+        """In how many trainings it holds, as text."""
+        number = f"{self.holding[0]} of {self.holding[1]}"
+        return f"holds {f'with {number} seeds' if len(self.seeds) == 1 else f'in {number} combinations of seeds'}"
+
     def called(self) -> str:
-        """The verdict, whether it is provisional, and how many trainings say the same."""
+        """The verdict, whether it is provisional, and in how many trainings the claim holds."""
         remarks = ["provisional"] if self.provisional else []
-        if any(len(seeds) == 1 for seeds in (self.seeds or {}).values()):
+        single = any(len(seeds) == 1 for seeds in (self.seeds or {}).values())
+        if single:
             remarks.append("one seed")
-        elif self.agreeing[1] > 1:
-            remarks.append("{} of {} seeds".format(*self.agreeing))
+        if self.holding[1] > 1 and (self.verdict == UNDECIDED or not single):
+            remarks.append(self._held())
         return self.verdict + (f" ({', '.join(remarks)})" if remarks else "")
 
     def text(self) -> str:
@@ -142,29 +156,41 @@ def _verdict(claim, groups) -> Verdict:
         if not set(claim.models) <= models.keys():
             continue
         means = {model: _mean(list(seeds.values())) for model, seeds in models.items()}
-        shared = set.intersection(*(set(models[model]) for model in claim.models))
         try:
             failed, numbers = claim.failed(means), claim.shows(means)
             alone = [
-                not claim.failed({model: metrics[seed] for model, metrics in models.items() if seed in metrics})
-                for seed in shared
+                claim.failed(means | dict(zip(claim.models, each, strict=True)))
+                for each in _combinations([list(models[model].values()) for model in claim.models])
             ]
         except (KeyError, TypeError, ZeroDivisionError):
             # Runs that lack a number, of other classes say, decide nothing.
             continue
         provisional = PROFILES.index(profile) < PROFILES.index(ENOUGH)
+        holding, verdict = alone.count(()), CONTRADICTED if failed else REPRODUCED
+        if (len(alone) - holding if failed else holding) < AGREEMENT * len(alone):
+            verdict = UNDECIDED
+            counts = Counter(text for each in alone for text in each)
+            failed = tuple(f"{text} ({counts[text]} of {len(alone)})" for text in claim.conditions if counts[text])
         return Verdict(
             claim,
-            CONTRADICTED if failed else REPRODUCED,
+            verdict,
             profile,
             provisional,
             failed,
             numbers,
             {model: tuple(sorted(models[model])) for model in claim.models},
-            (alone.count(not failed), len(alone)),
+            (holding, len(alone)),
             command if provisional else None,
         )
     return Verdict(claim, UNTESTED, command=command)
+
+
+def _combinations(trainings) -> list[tuple]:
+    """One training of each model, in all combinations, or some drawn at random of very many."""
+    if prod(map(len, trainings)) <= COMBINATIONS:
+        return list(product(*trainings))
+    draw = random.Random(0)
+    return [tuple(map(draw.choice, trainings)) for _ in range(COMBINATIONS)]
 
 
 def _mean(values):

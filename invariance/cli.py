@@ -103,7 +103,9 @@ def _run_experiment(experiment, argv):
     redraws = _integer("--redraws", arguments.redraws, 0, 10**6)
     if redraws and isinstance(experiment.protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
-    entries = _entries(experiment, arguments.models, arguments.corrected)
+    entries, uncorrected = _entries(experiment, arguments.models), []
+    if arguments.corrected:
+        entries, uncorrected = _corrected(entries)
     for name, entry in entries.items():
         _choice(f"--profile of {name}", arguments.profile, tuple(entry.budgets))
     if arguments.set:
@@ -145,6 +147,8 @@ def _run_experiment(experiment, argv):
     if arguments.print_config:
         print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
         return 0
+    if uncorrected:
+        say(f"--corrected: nothing to correct in {', '.join(uncorrected)}; left out")
     # Resolving may import TensorFlow; that must not happen in the process that starts the others.
     dataset = in_child(lambda: datasets.resolve(arguments.dataset, say))
     configs = configs_on(dataset)
@@ -263,26 +267,31 @@ def _labels(option, text):
         raise UserError(f"{option}: class labels separated by commas are needed; it is {text!r}") from error
 
 
-def _entries(experiment, names, corrected) -> dict[str, Entry]:
+def _entries(experiment, names) -> dict[str, Entry]:
     chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
         raise UserError(f"--models: no model named; known are {', '.join(experiment.models)}")
     for name in chosen:
         if name not in experiment.models:
             raise UserError(f"--models: unknown model {name!r}; known are {', '.join(experiment.models)}")
-    entries = {name: experiment.models[name] for name in chosen}
-    if corrected:
-        switched = {}
-        for name, entry in entries.items():
-            if not hasattr(entry.model, "corrected"):
-                raise UserError(f"--corrected: {name} has nothing to correct")
-            switched[f"{name}_corrected"] = dataclasses.replace(
-                entry,
-                model=entry.model.corrected(),
-                variants={profile: model.corrected() for profile, model in entry.variants.items()},
-            )
-        return switched
-    return entries
+    return {name: experiment.models[name] for name in chosen}
+
+
+def _corrected(entries) -> tuple[dict[str, Entry], list[str]]:
+    """The entries without the original's mistakes, and the names of those that have none and are left out."""
+    switched = {
+        f"{name}_corrected": dataclasses.replace(
+            entry,
+            model=entry.model.corrected(),
+            variants={profile: model.corrected() for profile, model in entry.variants.items()},
+        )
+        for name, entry in entries.items()
+        if hasattr(entry.model, "corrected")
+    }
+    others = [name for name in entries if f"{name}_corrected" not in switched]
+    if not switched:
+        raise UserError(f"--corrected: nothing to correct in {', '.join(others)}")
+    return switched, others
 
 
 def _with_arguments(entries, text) -> dict[str, Entry]:
@@ -407,16 +416,15 @@ def _spacing(option, text, protocol) -> float | None:
 
 def _protocol(protocol, restricted, excluded):
     try:
+        changes = {}
         if excluded is not None:
-            protocol = dataclasses.replace(protocol, excluded=_labels("--excluded", excluded))
+            changes["excluded"] = _labels("--excluded", excluded)
         if restricted is not None:
-            ranges = dataclasses.replace(
-                protocol.ranges, restricted=dict.fromkeys(_labels("--restricted", restricted), protocol.inside)
-            )
-            protocol = dataclasses.replace(protocol, ranges=ranges)
+            ranges = dict.fromkeys(_labels("--restricted", restricted), protocol.inside)
+            changes["ranges"] = dataclasses.replace(protocol.ranges, restricted=ranges)
+        return dataclasses.replace(protocol, **changes)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return protocol
 
 
 def _forecast(pending, runs, jobs, say):

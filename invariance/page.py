@@ -47,7 +47,7 @@ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabu
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 .spread { color: #666; font-size: .75rem; display: block; white-space: nowrap; }
 .values { white-space: normal; max-width: 9rem; }
-.reproduced { color: #006b4f; } .contradicted { color: #b03000; } .untested { color: #666; }
+.reproduced { color: #006b4f; } .contradicted { color: #b03000; } .undecided, .untested { color: #666; }
 .outside { color: #b03000; }
 code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; } .warning { background: #fff3d6; padding: .6rem; }

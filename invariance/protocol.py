@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from invariance.ranges import Intervals, Ranges, angle_grid, divides_circle, intervals, length
+from invariance.ranges import Intervals, Ranges, angle_grid, divides_circle, intervals, length, overlap
 
 # In order of their cost.
 PROFILES = ("smoke", "quick", "standard", "paper")
@@ -25,9 +25,13 @@ class Recognition:
         excluded: labels removed from training and test, because turned they are taken for one another (6 and 9).
         inside: range of P_in.
         outside: range of P_out, outside the training range of the restricted classes.
-        inverted: range of P_inv, farthest from the training range.
+        inverted: range of P_inv, farthest from the training range of the restricted classes.
         max_shift: turned training images are moved by up to so many whole pixels, up or down and left or right, a fresh
             shift for every drawing of an image. Test images never are.
+
+    Raises:
+        ValueError: if a range is malformed, a class both restricted and excluded, or ``outside`` or ``inverted`` has
+            anything in common with a restricted class's range.
     """
 
     ranges: Ranges
@@ -48,6 +52,13 @@ class Recognition:
         object.__setattr__(self, "excluded", _excluded(self.excluded, self.ranges))
         for name in ("inside", "outside", "inverted"):
             object.__setattr__(self, name, intervals(getattr(self, name), name))
+        for label, shown in self.ranges.restricted.items():
+            for name in ("outside", "inverted"):
+                if (common := overlap(shown, getattr(self, name), 360.0)) > 0:
+                    raise ValueError(
+                        f"Argument `{name}` must lie outside the training range of class {label}. Received: "
+                        f"{getattr(self, name)}, which has {common:g} degrees in common with {shown}"
+                    )
 
     @property
     def restricted(self) -> tuple[int, ...]:

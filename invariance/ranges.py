@@ -36,6 +36,16 @@ def length(pairs: Intervals) -> float:
     return sum(high - low for low, high in pairs)
 
 
+def overlap(first: Intervals, second: Intervals, period: float) -> float:
+    """The summed length that two ranges have in common, both taken modulo ``period`` (360 for degrees)."""
+    return sum(
+        max(0.0, min(high, above + turn * period) - max(low, below + turn * period))
+        for low, high in first
+        for below, above in second
+        for turn in range(math.floor((low - above) / period), math.ceil((high - below) / period) + 1)
+    )
+
+
 def divides_circle(spacing: float) -> bool:
     """Whether angles so many degrees apart meet again after one turn."""
     return 0 < spacing <= 360 and abs(360 / spacing - round(360 / spacing)) < 1e-9

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from statistics import median
 
 from invariance.progress import duration
 from invariance.protocol import PROFILES, Band
-from invariance.results import Run, aggregate
+from invariance.results import UNKNOWN, Run, aggregate
 
 NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
 
@@ -139,13 +140,15 @@ class Table:
         columns = [column for column in self.columns if any(column.key in pair.differences for pair in pairs)]
         rows = []
         for pair in pairs:
-            texts = [f"{pair.models[1]} − {pair.models[0]} ({pair.seeds[1]}, {pair.seeds[0]})"]
+            # The observed division of the runs and its mirror image are the most extreme there can be.
+            least = 2 / comb(sum(pair.seeds), pair.seeds[0])
+            texts = [f"{pair.models[1]} − {pair.models[0]} ({pair.seeds[1]}, {pair.seeds[0]}; p ≥ {least:.3f})"]
             for column in columns:
                 difference, p, published = pair.differences.get(column.key, (None, None, None))
                 text = "—" if difference is None else f"{signed(column, difference)} (p {p:.3f})"
                 texts.append(text + ("" if published is None else f", published {signed(column, published)}"))
             rows.append(texts)
-        return ["difference (seeds)", *(column.title for column in columns)], rows
+        return ["difference (seeds; least p that is possible)", *(column.title for column in columns)], rows
 
     def between_trainings(self) -> list[str]:
         """A line on how far apart two models trained once each must be; nothing where no model was trained twice.
@@ -243,8 +246,8 @@ class Table:
 # What stands over the comparison of models.
 PAIRS = (
     "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of "
-    "the seeds (exact for up to seven of each), not corrected for the number of pairs; it cannot be below .33 with two "
-    "seeds each, .1 with three, .029 with four, .008 with five."
+    "the seeds (exact for up to seven of each), not corrected for the number of pairs; with few seeds it cannot be "
+    "small, whatever the difference."
 )
 
 
@@ -325,7 +328,7 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
             )
             for model in models
         )
-        result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1], experiment))))
+        result.append(Table(*key, columns, rows, tuple(_remarks(groups[key], key[1], experiment, usual))))
     return result
 
 
@@ -428,7 +431,7 @@ def _trained(runs, usual) -> str:
     )
 
 
-def _remarks(models, dataset, experiment):
+def _remarks(models, dataset, experiment, device):
     some = next(iter(models.values()))[0]
     counts = some.metrics.get("images") or {}
     if counts.get("p_test"):
@@ -448,6 +451,8 @@ def _remarks(models, dataset, experiment):
         entry = experiment.models.get(model) if experiment else None
         if entry and entry.note:
             yield f"{model}: {entry.note}."
+    if device != UNKNOWN:
+        yield f"Trained on {device}, where no other is named."
     if dataset == "digits":
         yield "THE EMBEDDED DIGITS, NOT MNIST: nothing here can be compared with published numbers."
 

@@ -174,6 +174,8 @@ class RunFolder:
 # Why a folder is not shown, where nothing is wrong with it.
 UNFINISHED = "not finished; repeat its command to resume it"
 REPEATED = "left out: another folder holds the same model and seed"
+# What a run folder does not tell of its device or commit.
+UNKNOWN = "unknown"
 
 # What tells runs apart.
 _NAMES = ("experiment", "model", "dataset", "profile", "seed")
@@ -190,7 +192,7 @@ class Run:
     def provenance(self, key: str) -> str:
         """Its "device" or "commit"; "... then ..." where it was resumed with another."""
         before = [self.config, *(self.config.get("resumed") or [])]
-        return " then ".join(dict.fromkeys(str(each.get(key) or "unknown") for each in before))
+        return " then ".join(dict.fromkeys(str(each.get(key) or UNKNOWN) for each in before))
 
 
 def find(runs) -> tuple[list[Run], list[tuple[Path, str]]]:

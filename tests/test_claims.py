@@ -7,7 +7,7 @@ import pytest
 from experiments import generation_rotation, generation_shift, published, recognition_rotation
 from experiments.claims import CLAIMS
 from invariance import claims
-from invariance.claims import CONTRADICTED, REPRODUCED, UNTESTED, Claim, judge
+from invariance.claims import CONTRADICTED, REPRODUCED, UNDECIDED, UNTESTED, Claim, judge
 from invariance.results import Run, RunFolder
 
 EXPERIMENTS = {
@@ -46,19 +46,40 @@ def test_a_claim_flips_when_the_numbers_do(tmp_path):
     assert (verdict.verdict, verdict.command) == (UNTESTED, "make here PROFILE=standard MODELS=a")
 
 
-def test_means_over_seeds_decide_and_the_seeds_alone_are_counted(tmp_path):
+def test_seeds_that_disagree_leave_a_claim_undecided(tmp_path):
     [verdict] = judge([SMALL], [run(tmp_path, "a", value, seed) for seed, value in enumerate([0.5, 0.6, 1.5])])
     # (.5 + .6 + 1.5) / 3 = .867 < 1; two of the three seeds say so alone.
-    assert (verdict.verdict, verdict.agreeing, verdict.numbers) == (REPRODUCED, (2, 3), "a 0.87")
-    assert "Seeds: a 0, 1, 2 (2 of 3 seeds alone say the same)" in verdict.text()
+    assert (verdict.verdict, verdict.holding, verdict.numbers) == (UNDECIDED, (2, 3), "a 0.87")
+    assert verdict.failed == ("a: value < 1 (1 of 3)",)
+    assert "Seeds: a 0, 1, 2 (it holds with 2 of 3 seeds)" in verdict.text()
+    # One of twenty is less than one in twenty may be; on the other side, too.
+    [verdict] = judge([SMALL], [run(tmp_path, "a", 0.5 + (seed == 7), seed) for seed in range(20)])
+    assert (verdict.verdict, verdict.holding, verdict.failed) == (REPRODUCED, (19, 20), ())
+    [verdict] = judge([SMALL], [run(tmp_path, "a", 1.5 - (seed == 7), seed) for seed in range(20)])
+    assert (verdict.verdict, verdict.holding, verdict.failed) == (CONTRADICTED, (1, 20), ("a: value < 1",))
+
+
+def test_every_training_of_a_model_meets_every_one_of_the_others(tmp_path):
+    condition = {"a above b": lambda metrics: metrics["a"]["value"] > metrics["b"]["value"]}
+    claim = replace(SMALL, conditions=condition, models=("a", "b"))
+    runs = [run(tmp_path, "a", value, seed) for seed, value in enumerate([3, 5])]
+    runs += [run(tmp_path, "b", value, seed) for seed, value in enumerate([1, 2, 4], 5)]
+    [verdict] = judge([claim], runs)
+    # 3 is above 1 and 2, 5 above all.
+    assert (verdict.verdict, verdict.holding) == (UNDECIDED, (5, 6))
+    assert verdict.called() == "undecided (holds in 5 of 6 combinations of seeds)"
+    many = [run(tmp_path, model, number + seed, seed) for number, model in enumerate("ba") for seed in range(40)]
+    [verdict] = judge([claim], many)
+    # Of 1,600 combinations a is above b in 820: seed of a at least that of b.
+    assert verdict.holding[1] == claims.COMBINATIONS and verdict.holding[0] == pytest.approx(512, abs=60)
 
 
 def test_how_many_trainings_say_so_is_said(tmp_path):
     one, two = run(tmp_path, "a", 0.5), run(tmp_path, "a", 0.5, seed=1)
     assert judge([SMALL], [one])[0].called() == "reproduced (one seed)"
-    assert judge([SMALL], [one, two])[0].called() == "reproduced (2 of 2 seeds)"
+    assert judge([SMALL], [one, two])[0].called() == "reproduced (holds with 2 of 2 seeds)"
     other = run(tmp_path, "a", 1.6, seed=2)
-    assert judge([SMALL], [one, two, other])[0].called() == "reproduced (2 of 3 seeds)"
+    assert judge([SMALL], [one, two, other])[0].called() == "undecided (holds with 2 of 3 seeds)"
     quick = run(tmp_path, "a", 1.5, profile="quick")
     assert judge([SMALL], [quick])[0].called() == "contradicted (provisional, one seed)"
 
@@ -113,6 +134,7 @@ def test_the_published_numbers_support_the_articles_claims(tmp_path):
     verdicts = {verdict.claim.name: verdict for verdict in judge(CLAIMS, list(published_runs(tmp_path)))}
     assert {name for name, verdict in verdicts.items() if verdict.verdict == UNTESTED} == {"G4"}
     assert {name for name, verdict in verdicts.items() if verdict.verdict == CONTRADICTED} <= {"R3"}
+    assert UNDECIDED not in {verdict.verdict for verdict in verdicts.values()}
     assert all(verdict.numbers for name, verdict in verdicts.items() if name != "G4")
 
 

@@ -360,6 +360,13 @@ def test_print_config_with_other_classes(capsys):
     assert config["model"] == "cnn_00+restricted=7,1+excluded=none"
 
 
+def test_restricted_and_excluded_classes_may_change_places(capsys):
+    [config] = printed(capsys, "--models", "cnn_00", "--restricted", "1,2", "--excluded", "3")
+    assert Recognition.from_json(config["protocol"]) == Recognition(
+        Ranges(((0, 360),), dict.fromkeys((1, 2), ((-45, 45),))), (3,)
+    )
+
+
 def test_print_config_without_restricted_classes(capsys):
     [config] = printed(capsys, "--models", "cnn_00", "--restricted", "")
     assert Recognition.from_json(config["protocol"]).restricted == ()
@@ -415,7 +422,15 @@ def test_model_with_nothing_to_correct(capsys):
     from dataclasses import replace
 
     own = replace(EXPERIMENT, models={"mine": Entry(lambda *_: None, MODELS["cnn_00"].budgets)}, defaults=("mine",))
-    refused(capsys, lambda: cli.run_experiment(own, ["--corrected", "--print-config"]), "mine has nothing to correct")
+    refused(capsys, lambda: cli.run_experiment(own, ["--corrected", "--print-config"]), "nothing to correct in mine")
+
+
+def test_corrected_leaves_out_what_has_nothing_to_correct(capsys, tmp_path):
+    models = [config["model"] for config in printed(capsys, "--corrected")]
+    assert models == ["cnn_00_corrected", "cnn_bn_00_corrected", "cnn_bn_01_corrected"]
+    arguments = ["--models", "cnn_00,capsnet_dr", "--corrected", "--profile", "smoke", "--dataset", "digits"]
+    assert experiment(*arguments, "--runs", str(tmp_path))() == 0
+    assert "--corrected: nothing to correct in capsnet_dr; left out" in capsys.readouterr().out
 
 
 # Names that must agree

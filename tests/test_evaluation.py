@@ -192,7 +192,7 @@ def test_ranges_that_are_no_multiples_of_the_spacing():
 
 def test_a_class_with_a_range_of_its_own():
     # Class 3 was shown at (45, 90) only: P_test takes it there, where the model is wrong.
-    protocol = Recognition(Ranges(((0, 360),), {3: ((45, 90),)}))
+    protocol = Recognition(Ranges(((0, 360),), {3: ((45, 90),)}), outside=((90, 315),))
     result = measured(right_between(-45, 45), protocol)
     # 80 free images are right for a quarter of the circle; the 20 of class 3 never.
     assert abs(result["p_test"] - 80 / 4 / 100) < ROUNDING

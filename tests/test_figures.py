@@ -30,7 +30,8 @@ def predictions():
 
 
 def protocol(restricted=UPRIGHT):
-    return Recognition(Ranges(((0, 360),), {3: restricted, 4: restricted}))
+    unseen = {} if restricted == UPRIGHT else dict.fromkeys(("outside", "inverted"), ((0, 0),))
+    return Recognition(Ranges(((0, 360),), {3: restricted, 4: restricted}), **unseen)
 
 
 @pytest.fixture(autouse=True)

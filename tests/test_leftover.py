@@ -36,6 +36,8 @@ def test_without_the_images_left_over(monkeypatch):
         four[key] = (1920 * share + 72 * four["p_in"]) / 1992
     monkeypatch.setitem(published.RECOGNITION_ROTATION, "one", four)
     assert leftover.without("one") == pytest.approx({"p_out": 0.22, "p_inv": 0.003}, rel=1e-12)
+    # No variances: nothing is known of it.
+    assert leftover.turned("one") == four
 
 
 def test_networks_with_dropout_have_the_constant_and_the_others_have_not():

@@ -150,7 +150,7 @@ def test_seeds_are_drawn_as_one_curve(tmp_path):
     text = checked(made(tmp_path)[0]).text
     assert "mean of the digits 3 and 4; shaded: from the lowest to the highest of its seeds" in text
     assert "Between trainings of one model (pooled: 2 models, 4 runs)" in text
-    assert "Is a difference between models more than chance" in text and "cnn_01 − cnn_00 (2, 2)" in text
+    assert "Is a difference between models more than chance" in text and "cnn_01 − cnn_00 (2, 2; p ≥ 0.333)" in text
 
 
 def test_claims_on_the_terminal(tmp_path, capsys):

@@ -155,6 +155,26 @@ def test_class_cannot_be_excluded_and_restricted():
         Recognition(Ranges(((0, 360),), {3: ((0, 1),)}), excluded=(3,))
 
 
+@pytest.mark.parametrize(
+    "shown, changes, message",
+    [
+        (((-20, 20), (160, 200)), {}, r"`outside`.*class 3.*40 degrees in common"),
+        (((-20, 20), (160, 200)), {"outside": ((20, 160),)}, r"`inverted`.*40 degrees in common"),
+        (((-50, 45),), {}, r"`outside`.*5 degrees in common"),
+        (((170, 170),), {}, None),
+        (((315, 405),), {}, None),
+        (((-20, 20), (160, 200)), {"outside": ((20, 160), (200, 340)), "inverted": ((70, 110),)}, None),
+    ],
+)
+def test_what_was_shown_is_not_measured_as_unseen(shown, changes, message):
+    ranges = Ranges(((0, 360),), {3: shown})
+    if message is None:
+        assert Recognition(ranges, **changes).restricted == (3,)
+    else:
+        with pytest.raises(ValueError, match=message):
+            Recognition(ranges, **changes)
+
+
 def test_too_few_classes():
     with pytest.raises(ValueError, match="at least two classes"):
         Recognition(Ranges(((0, 360),)), excluded=(1,)).classes([0, 1])

@@ -71,6 +71,27 @@ def test_what_is_said_of_the_wider_code_is_what_the_committed_runs_say():
         assert numbers(text) and numbers(text) <= known
 
 
+def test_what_is_said_of_digit_1_and_shifts_is_what_the_committed_runs_say():
+    """Without the end of the range its ratio lies below the claim's bound, or near it; its error is the smallest."""
+    [claim] = [claim for claim in cli._claims() if claim.name == "S1"]
+    found = []
+    for run in results.find(REPOSITORY / "experiments/results")[0]:
+        if run.metrics["model"] == "ae_shift" and run.metrics["profile"] == "standard":
+            metrics = run.metrics
+            errors = {
+                float(row["parameter"]): float(row["value"])
+                for row in run.folder.csv("curves.csv")
+                if row["digit"] == 1
+            }
+            outside = [errors[at] for at in errors if abs(at) >= 8]
+            assert sum(outside) / len(outside) == pytest.approx(metrics["mse_out"]["1"])
+            without = [errors[at] for at in errors if abs(at) >= 8 and at != -20]
+            found.append(sum(without) / len(without) / metrics["mse_in"]["1"])
+            assert min(metrics["mse_out"], key=metrics["mse_out"].get) == "1"
+            assert [digit for digit, ratio in metrics["ratio"].items() if ratio > 1.4 and digit not in "49"] == ["1"]
+    assert f"{min(found):.2f} to {max(found):.2f}" in claim.finding
+
+
 def test_committed_runs_are_of_committed_code_and_without_weights():
     for run in results.find(REPOSITORY / "experiments/results")[0]:
         assert re.fullmatch(r"[0-9a-f]{40}", run.config["commit"]), run.folder.path

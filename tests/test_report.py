@@ -101,7 +101,9 @@ def test_training_times_name_a_device_that_is_not_the_usual_one(tmp_path):
     for seed, device in enumerate(devices):
         folder = store(tmp_path, "cnn_00", (0.9, 0.9, 0.2, 0.1), seed=seed, seconds=60 + 10 * seed)
         (folder / "config.json").write_text(json.dumps({"device": device}))
-    assert tables(tmp_path)[0].rows[0].trained == "65 s, 85 s (1 core)"
+    [table] = tables(tmp_path)
+    assert table.rows[0].trained == "65 s, 85 s (1 core)"
+    assert table.remarks[-1] == "Trained on A, 2 cores, where no other is named."
     # Another processor with as many cores as the usual one.
     (store(tmp_path, "cnn_01", (0.9, 0.9, 0.2, 0.1)) / "config.json").write_text('{"device": "B, 2 cores"}')
     [first, second] = tables(tmp_path)[0].rows
@@ -177,11 +179,12 @@ def test_models_with_seeds_are_compared(tmp_path):
     assert got["p_out"][0] == pytest.approx(0.1)
     assert got["p_out"][1] == pytest.approx(0.7)
     assert lines(table.text())[-1] == (
-        "mine − cnn_00 (3, 3): P_test +.0500 (p 0.100); P_in +.0000 (p 1.000); P_out +.1000 (p 0.700)"
+        "mine − cnn_00 (3, 3; p ≥ 0.100): P_test +.0500 (p 0.100); P_in +.0000 (p 1.000); P_out +.1000 (p 0.700)"
     )
     *_, heads, rule, row = table.markdown().splitlines()
-    assert heads == "| difference (seeds) | P_test | P_in | P_out |" and rule == "|---|---|---|---|"
-    assert row.startswith("| mine − cnn_00 (3, 3) | +.0500 (p 0.100) | +.0000 (p 1.000) |")
+    assert heads == "| difference (seeds; least p that is possible) | P_test | P_in | P_out |"
+    assert rule == "|---|---|---|---|"
+    assert row.startswith("| mine − cnn_00 (3, 3; p ≥ 0.100) | +.0500 (p 0.100) | +.0000 (p 1.000) |")
 
 
 def test_how_far_apart_two_models_trained_once_must_be(tmp_path):

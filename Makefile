@@ -10,6 +10,9 @@ JOBS      ?= 1
 PRECISION ?= float32
 ARGS      ?=
 
+# A shell only expands ~ where a word begins with it.
+override RUNS := $(patsubst ~/%,$(HOME)/%,$(RUNS))
+
 BIN   := .venv/bin
 READY := .venv/.ready
 LINT  := .venv/.ready-lint

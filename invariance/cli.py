@@ -3,17 +3,25 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from invariance.errors import RunError, UserError, require_extra
+from invariance.errors import ModelError, RunError, UserError, require_extra
 from invariance.processes import cores, in_child, in_children
 from invariance.progress import Progress, duration
-from invariance.protocol import PROFILES, Entry, Experiment, Generation, Recognition, protocol_from_json
-from invariance.ranges import divides_circle
+from invariance.protocol import (
+    PROFILES,
+    Entry,
+    Experiment,
+    Generation,
+    GenerationByShift,
+    Recognition,
+    protocol_from_json,
+)
 from invariance.results import CHECKPOINT, REPEATED, UNFINISHED, RunFolder, find, once, write_text
 
 # TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
@@ -145,6 +153,8 @@ def _run_experiment(experiment, argv):
         ]
 
     if arguments.print_config:
+        if arguments.dataset != "auto":
+            datasets.resolve(arguments.dataset)
         print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
         return 0
     if uncorrected:
@@ -200,18 +210,21 @@ def _run_experiment(experiment, argv):
                 # The same command would throw away what has been done.
                 error.args = (str(error).replace("epeat the command", "epeat the command without --overwrite"),)
             # The other models may still be run; not after a request to stop, nor where the mistake is common to all.
-            if error.exit_code != RunError.exit_code or len(configs) == 1:
+            others = error.exit_code == RunError.exit_code or isinstance(error, ModelError)
+            if not others or len(configs) == 1:
                 raise error
             print(f"error: {error}", file=sys.stderr)
             config = configs[number]
-            failures.append(f"{config.model} seed {config.seed}" if len(seeds) > 1 else config.model)
+            failures.append((f"{config.model} seed {config.seed}" if len(seeds) > 1 else config.model, error))
     say("")
     text = _tables(arguments.runs, {experiment.name: experiment}, configs)
     say(text)
     if warning:
         say(warning)
     if failures:
-        raise RunError(f"not finished: {', '.join(failures)}")
+        names, errors = zip(*failures, strict=True)
+        mistakes = all(isinstance(error, UserError) for error in errors)
+        raise (UserError if mistakes else RunError)(f"not finished: {', '.join(names)}")
     return 0
 
 
@@ -335,7 +348,10 @@ def _like(option, text, example):
             return {"true": True, "false": False}[text.lower()]
         if example is None or kind is str:
             return None if text.lower() == "none" else text
-        return kind(text)
+        value = kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+        return value
     except (KeyError, ValueError):
         raise UserError(f"{option}: a value like {example} is needed; it is {text!r}") from None
 
@@ -400,17 +416,11 @@ def _spacing(option, text, protocol) -> float | None:
     if drawing and text == "full":
         return None
     try:
-        spacing = float(text)
-        if not divides_circle(spacing) or spacing > 180:
-            raise ValueError
+        protocol.grid(spacing := float(text))
     except ValueError:
+        needed = "a whole number of pixels" if isinstance(protocol, GenerationByShift) else "a divisor of 360 up to 180"
         also = " or full" if drawing else ""
-        raise UserError(f"{option}: a divisor of 360{also} is needed; it is {text!r}") from None
-    try:
-        if drawing:
-            protocol.grid(spacing)
-    except ValueError as error:
-        raise UserError(f"{option}: {error}") from error
+        raise UserError(f"{option}: {needed}{also} is needed; it is {text!r}") from None
     return spacing
 
 
@@ -449,10 +459,8 @@ def _forecast(pending, runs, jobs, say):
             sizes = protocol.arguments((28, 28, 1), range(classes))
             training = model.training_flops(*sizes) * budget.steps * budget.batch_size / _TRAINING_SHARE
             images = classes * min(1000, budget.images_per_class or 1000)
-            if isinstance(protocol, Generation):
-                points, once = len(protocol.grid(budget.grid_spacing)), model.decoder_flops(*sizes[1:])
-            else:
-                points, once = len(protocol.single_angles) or 360 / budget.grid_spacing, model.flops(*sizes)
+            once = model.decoder_flops(*sizes[1:]) if isinstance(protocol, Generation) else model.flops(*sizes)
+            points = len(protocol.grid(budget.grid_spacing))
             evaluation = once * images * points / _EVALUATION_SHARE
             speed_up = getattr(model, "speed_up", 1.0)
             checkpoint = runs and config.folder(runs) / CHECKPOINT

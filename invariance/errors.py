@@ -7,6 +7,25 @@ class UserError(Exception):
     exit_code = 2
 
 
+class ModelError(UserError):
+    """A model that cannot be built for these data, or does not fit the protocol: the others of a command still may."""
+
+
+def require_positive(declared, *names: str):
+    """Raises ValueError if one of these attributes is not a positive integer."""
+    for name in names:
+        value = getattr(declared, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"Argument `{name}` must be a positive integer. Received: {value!r}")
+
+
+def require_share(declared, *names: str):
+    """Raises ValueError if one of these attributes is not at least 0 and less than 1."""
+    for name in names:
+        if not 0 <= (value := getattr(declared, name)) < 1:
+            raise ValueError(f"Argument `{name}` must be at least 0 and less than 1. Received: {value!r}")
+
+
 def require_extra(package: str, option: str, extra: str | None = None):
     """Raises UserError if an optional package, which an extra (of the same name) installs, is not there."""
     from importlib.util import find_spec

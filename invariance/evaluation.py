@@ -12,22 +12,12 @@ from invariance import random, xla
 from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.protocol import Recognition
-from invariance.ranges import Ranges, angle_grid, cell_weights
+from invariance.ranges import Ranges, cell_weights
 from invariance.results import wilson
 from invariance.transforms import Rotation, rotate
 
 BATCH = 512
 METRICS = ("p_test", "p_in", "p_out", "p_inv")
-
-
-def evaluation_angles(protocol: Recognition, spacing: float) -> np.ndarray:
-    """The angles at which a protocol's images are shown: an even grid, or the single angles that training knows.
-
-    Args:
-        protocol: gives the ranges.
-        spacing: degrees between the angles of the grid.
-    """
-    return np.array(protocol.single_angles) if protocol.single_angles else angle_grid(spacing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,6 +260,12 @@ def _ranges(protocol, classes) -> dict:
     }
 
 
+def require_scores(shape, classes: int):
+    """Raises UserError if a model's outputs of this shape, (batch, ...), are not one score a class."""
+    if len(shape) != 2 or shape[-1] != classes:
+        raise UserError(f"the model returns {tuple(shape)}, but {classes} scores an image are needed")
+
+
 def classifier(model, image_shape, classes):
     """A compiled function of uint8 images and angles in degrees.
 
@@ -292,8 +288,7 @@ def classifier(model, image_shape, classes):
                 error = mean_squared(turned, scores["reconstruction"])
             scores = list(scores.values())
         scores = scores[0] if isinstance(scores, (list, tuple)) else scores
-        if scores.shape.rank != 2 or scores.shape[-1] != classes:
-            raise UserError(f"the model returns {tuple(scores.shape)}, but {classes} scores an image are needed")
+        require_scores(scores.shape, classes)
         # The largest of scores that are not finite means nothing; -1 is refused by the caller.
         finite = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
         return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1), error

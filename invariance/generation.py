@@ -64,6 +64,12 @@ class Errors:
         ]
 
 
+def require_images(shape, expected):
+    """Raises UserError if a model's outputs of this shape, (batch, ...), are not images of the protocol's."""
+    if tuple(shape[1:]) != tuple(expected):
+        raise UserError(f"the model draws images {tuple(shape[1:])}; the protocol's are {tuple(expected)}")
+
+
 class Artist:
     """A model's encoder and decoder, compiled once for all that is drawn with them.
 
@@ -92,10 +98,7 @@ class Artist:
 
         def errors(images, codes, parameters):
             drawn, expected = self.draw(codes, parameters), self.target(images, parameters)
-            if drawn.shape[1:] != expected.shape[1:]:
-                raise UserError(
-                    f"the model draws images {tuple(drawn.shape[1:])}; the protocol's are {tuple(expected.shape[1:])}"
-                )
+            require_images(drawn.shape, expected.shape[1:])
             return mean_squared(drawn, expected)
 
         def baselines(images, parameters, means, rows):

@@ -50,7 +50,9 @@ def newest_or_trained(experiment: Experiment, model: str, models=None) -> Run:
         from invariance import datasets
         from invariance.running import RunConfig, execute
 
-        profile, runs = os.environ.get(PROFILE, "quick"), os.environ.get(RUNS, "runs")
+        # Opened in Jupyter, a notebook runs in its own folder.
+        usual = "../runs" if Path("../notebooks").is_dir() else "runs"
+        profile, runs = os.environ.get(PROFILE, "quick"), os.environ.get(RUNS, usual)
         print(f"No finished run of {experiment.name} was found. One is trained now: {model}, profile {profile}.")
         entry = experiment.models[model]
         dataset = datasets.resolve(os.environ.get(DATASET, "auto"), print)
@@ -101,10 +103,10 @@ def execute_all(notebooks, out, say=print):
         say: called with a line for each.
 
     Raises:
-        UserError: if a package is missing that runs notebooks.
+        UserError: if a package is missing that runs notebooks, or a file is no notebook.
         RunError: if a cell fails or the kernel dies; names notebook and error.
     """
-    from invariance.errors import RunError, require_extra
+    from invariance.errors import RunError, UserError, require_extra
     from invariance.results import replacing
 
     require_extra("nbclient", "notebooks", "notebooks")
@@ -113,7 +115,10 @@ def execute_all(notebooks, out, say=print):
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     for path in map(Path, notebooks):
-        page = nbformat.read(path, as_version=4)
+        try:
+            page = nbformat.read(path, as_version=4)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a notebook ({type(error).__name__})") from error
         # What the kernel says of itself, and TensorFlow in it, matters only if it dies.
         with tempfile.TemporaryFile() as messages:
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from invariance.claims import UNTESTED, Verdict
 from invariance.progress import duration
 from invariance.protocol import PROTOCOLS, Recognition
-from invariance.report import NAMES, PAIRS, Table, signed
+from invariance.report import NAMES, PAIRS, Table, restricted, signed, unaltered
 from invariance.results import Run
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
@@ -266,16 +266,15 @@ def _together(runs):
         groups.setdefault(key, []).append(run)
     for (experiment, dataset, profile), members in groups.items():
         protocols = [run.config.get("protocol") or {} for run in members]
-        labels = (each.get("ranges", {}).get("restricted", {}) for each in protocols)
-        restricted = sorted({int(label) for each in labels for label in each})
-        if not restricted:
-            continue
+        # Where a run has no restricted digits, those of the others tell what it does without.
+        common = sorted({label for run in unaltered(members) for label in restricted(run)})
+        shown = {run.folder.path: list(restricted(run)) or common for run in members}
         curves: dict[str, list] = {}
         for run in members:
             try:
                 points: dict[float, list[float]] = {}
                 for row in run.folder.csv("curves.csv"):
-                    if row["digit"] in restricted:
+                    if row["digit"] in shown[run.folder.path]:
                         points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
             except Exception:  # a run without readable curves is shown without them
                 continue
@@ -285,11 +284,13 @@ def _together(runs):
         if not curves:
             continue
         drawing = "ratio" in members[0].metrics
-        digits = " and ".join(map(str, restricted))
+        digits = f"the digits {' and '.join(map(str, common))}"
+        if any(labels != common for labels in shown.values()):
+            digits = "the restricted digits"
         seeds = "; shaded: from the lowest to the highest of its seeds" if max(map(len, curves.values())) > 1 else ""
         caption = (
             f"{experiment} on {dataset}, {profile}: "
-            f"{'mean squared error' if drawing else 'share recognised'}, mean of the digits {digits}{seeds}"
+            f"{'mean squared error' if drawing else 'share recognised'}, mean of {digits}{seeds}"
         )
         stream = io.BytesIO()
         xlabel = PROTOCOLS.get(protocols[0].get("kind"), Recognition).axis

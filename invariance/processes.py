@@ -104,7 +104,8 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
                 try:
                     error, value = receiver.recv()
                     child.join()
-                except EOFError:
+                except (EOFError, OSError):
+                    # Its end came before or within what it had to say.
                     child.join()
                     error, value = _ended_early(child.exitcode, stopped), None
                 del running[receiver]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from invariance.ranges import Intervals, Ranges, angle_grid, divides_circle, intervals, length, overlap
+from invariance.errors import require_positive
+from invariance.ranges import Intervals, Ranges, angle_grid, intervals, length, overlap
 
 # In order of their cost.
 PROFILES = ("smoke", "quick", "standard", "paper")
@@ -71,6 +72,16 @@ class Recognition:
         if self.restricted or length(self.ranges.default):
             return ()
         return tuple(low for low, _ in self.ranges.default)
+
+    def grid(self, spacing: float | None):
+        """The angles of the evaluation, (angles,) degrees: the single angles, or the middles of equal cells.
+
+        Raises:
+            ValueError: see `ranges.angle_grid`.
+        """
+        import numpy as np
+
+        return np.array(self.single_angles) if self.single_angles else angle_grid(spacing)
 
     def classes(self, labels) -> tuple[int, ...]:
         """The labels that remain of ``labels``, ascending: the meaning of a network's outputs, in order.
@@ -247,7 +258,11 @@ class GenerationByRotation(Generation):
         return Rotation(self.ranges, fill=-1.0)
 
     def grid(self, spacing: float | None):
-        """The angles of the evaluation, (points,): middles of equal cells, or, for None, the published 200."""
+        """The angles of the evaluation, (points,): middles of equal cells, or, for None, the published 200.
+
+        Raises:
+            ValueError: see `ranges.angle_grid`.
+        """
         import numpy as np
 
         if spacing is None:
@@ -304,8 +319,8 @@ class GenerationByShift(Generation):
         """
         import numpy as np
 
-        if spacing is not None and spacing != round(spacing):
-            raise ValueError(f"a grid of shifts is spaced by whole pixels. Received: {spacing!r}")
+        if spacing is not None and not (spacing > 0 and float(spacing).is_integer()):
+            raise ValueError(f"A grid of shifts is spaced by whole pixels. Received: {spacing!r}")
         ranges = [self.ranges.default, self.inside, self.outside]
         low, high = min(pairs[0][0] for pairs in ranges), max(pairs[-1][1] for pairs in ranges)
         return np.arange(low, high, 2.0 if spacing is None else spacing)
@@ -366,7 +381,7 @@ class Budget:
         warmup_steps: if not 0, the learning rate rises in so many steps from 0 to `learning_rate` and then falls along
             a cosine to 0 at the last step, instead of the staircase.
         grid_spacing: degrees or pixels between the points of the evaluation; None for the published grid of an
-            experiment with drawn images.
+            experiment with drawn images. `RunConfig` refuses what its protocol has no grid for.
         images_per_class: test images of each class that are evaluated; None for all.
     """
 
@@ -381,18 +396,17 @@ class Budget:
     images_per_class: int | None = None
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "steps_per_epoch", "decay_steps"):
-            if int(getattr(self, name)) < 1:
-                raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(self, name)!r}")
-        spacing = self.grid_spacing
-        if spacing is not None and not divides_circle(spacing):
-            raise ValueError(f"Argument `grid_spacing` must divide 360. Received: {self.grid_spacing!r}")
+        require_positive(self, "steps", "batch_size", "steps_per_epoch", "decay_steps")
+        if self.images_per_class is not None:
+            require_positive(self, "images_per_class")
+        for name in ("learning_rate", "decay_rate", "grid_spacing"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"Argument `{name}` must be positive. Received: {value!r}")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(
                 f"Argument `warmup_steps` must be at least 0 and less than `steps`. Received: {self.warmup_steps!r}"
             )
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"Argument `learning_rate` must be positive. Received: {self.learning_rate!r}")
 
     def schedule(self):
         """The learning rate as a Keras schedule (a float where it is constant)."""
@@ -440,7 +454,7 @@ class Entry:
         pairs = [
             (self.budgets[profile], self.budgets["paper"], ("steps_per_epoch", "grid_spacing", "images_per_class"))
         ]
-        if dataclasses.is_dataclass(self.model):
+        if dataclasses.is_dataclass(self.model) and type(self.model) is type(self.model_for(profile)):
             pairs.append((self.model_for(profile), self.model, ()))
         return [
             f"{field.name} {_number(getattr(here, field.name))} (original {_number(getattr(original, field.name))})"

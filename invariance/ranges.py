@@ -46,19 +46,19 @@ def overlap(first: Intervals, second: Intervals, period: float) -> float:
     )
 
 
-def divides_circle(spacing: float) -> bool:
-    """Whether angles so many degrees apart meet again after one turn."""
-    return 0 < spacing <= 360 and abs(360 / spacing - round(360 / spacing)) < 1e-9
-
-
 def angle_grid(spacing: float):
     """Angles -180 + spacing / 2, ..., 180 - spacing / 2 in degrees: the middles of equal cells of the circle.
 
     Ranges whose ends are multiples of the spacing are tiled exactly by the cells. If 90 is a multiple of the spacing,
     no angle is a quarter turn, where nothing is blurred by interpolation.
+
+    Raises:
+        ValueError: if angles so many degrees apart do not meet again after one turn, or there is only one.
     """
     import numpy as np
 
+    if spacing is None or not (0 < spacing <= 180 and abs(360 / spacing - round(360 / spacing)) < 1e-9):
+        raise ValueError(f"A grid of angles is spaced by a divisor of 360 degrees, 180 at most. Received: {spacing!r}")
     count = round(360 / spacing)
     # Rounded, so that a quarter turn, if there is one, is recognised as such.
     return np.round(-180.0 + 360.0 / count * (np.arange(count) + 0.5), 9)

@@ -346,8 +346,7 @@ def _columns(runs, experiment) -> tuple[Column, ...]:
     """What the table of an experiment shows."""
     if any("p_test" in run.metrics for run in runs):
         return tuple(Column(key, title, lambda values, key=key: values.get(key), share) for key, title in NAMES.items())
-    ranges = (((run.config.get("protocol") or {}).get("ranges") or {}).get("restricted") or {} for run in runs)
-    digits = sorted({label for restricted in ranges for label in restricted})
+    digits = sorted({str(label) for run in unaltered(runs) for label in restricted(run)})
     if not digits and experiment:
         digits = [str(label) for label in experiment.protocol.restricted]
     columns = []
@@ -369,6 +368,18 @@ def _columns(runs, experiment) -> tuple[Column, ...]:
         return (min(rest), max(rest)) if rest else None
 
     return (*columns, Column("ratio_others", "others out/in", others, _ratio))
+
+
+def restricted(run: Run) -> tuple[int, ...]:
+    """The restricted classes of a run."""
+    ranges = (run.config.get("protocol") or {}).get("ranges") or {}
+    return tuple(sorted(int(label) for label in ranges.get("restricted") or {}))
+
+
+def unaltered(runs: Iterable[Run]) -> list[Run]:
+    """The runs with their experiment's own restricted classes, or all, where there are none."""
+    runs = list(runs)
+    return [run for run in runs if "+restricted=" not in run.metrics["model"]] or runs
 
 
 def between_markers(page: str, text: str) -> str:

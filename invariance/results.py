@@ -161,14 +161,21 @@ class RunFolder:
             yield
 
     def clear(self):
-        """Removes everything but the lock: the completeness mark first, then what a run would go on from."""
-        for name in ("metrics.json", CHECKPOINT):
-            (self / name).unlink(missing_ok=True)
-        for path in sorted(self.path.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            elif path.name != ".lock":
-                path.unlink()
+        """Removes everything but the lock: the completeness mark first, then what a run would go on from.
+
+        Raises:
+            RunError: if something cannot be removed.
+        """
+        try:
+            for name in ("metrics.json", CHECKPOINT):
+                (self / name).unlink(missing_ok=True)
+            for path in sorted(self.path.rglob("*"), reverse=True):
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                elif path.name != ".lock":
+                    path.unlink()
+        except OSError as error:
+            raise RunError(f"cannot remove {error.filename}: {error.strerror}") from error
 
 
 # Why a folder is not shown, where nothing is wrong with it.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from invariance.errors import RunError, UserError
+from invariance.errors import ModelError, RunError, UserError
 from invariance.processes import cores
 from invariance.progress import Progress, duration
 from invariance.protocol import Entry, Generation, Recognition, describe_model
@@ -35,6 +35,9 @@ class RunConfig:
         seed: 0 <= seed < 2**32.
         precision: a key of `PRECISIONS`.
         published: digit -> {parameter: published value}, drawn beside ours where the data are the published ones.
+
+    Raises:
+        ValueError: if the protocol has no grid of the budget's spacing.
     """
 
     experiment: str
@@ -46,6 +49,10 @@ class RunConfig:
     seed: int = 0
     precision: str = "float32"
     published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        # What could not be measured is not trained.
+        self.protocol.grid(self.entry.budgets[self.profile].grid_spacing)
 
     def folder(self, runs) -> RunFolder:
         """Where the run's files go, below the folder of all runs."""
@@ -105,6 +112,8 @@ def execute(
                     _check_data(folder, _selected(config, data)[0].sha256())
                 (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed in its last moment
                 progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite runs it anew)")
+                if redraws and "redraws" not in folder.json("metrics.json"):
+                    progress.line(f"Redraws: python -m invariance evaluate {folder.path} --redraws {redraws}")
                 return
             _execute(config, folder, progress, tensorboard, redraws, parent, data)
         except ValueError as error:
@@ -168,7 +177,6 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
 
     budget = config.entry.budgets[config.profile]
     if isinstance(config.protocol, Generation):
-        # What could not be measured is not trained.
         generation.averaged(generation.evaluation_points(config.protocol, budget.grid_spacing), config.protocol)
     described = {**config.to_json(), "data_sha256": data.sha256()}
     if (folder / "config.json").exists():
@@ -180,7 +188,7 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
     keras.utils.set_random_seed(config.seed)
     arguments = config.protocol.arguments(data.image_shape, classes)
-    model = config.entry.model_for(config.profile)(*arguments, budget.schedule())
+    model = _model(config, arguments)
     prepare = config.protocol.prepare(config.seed, classes)
     trained = training.train(
         model, prepare, data.x_train, data.y_train, budget, config.seed, folder, progress, tensorboard, parent
@@ -217,6 +225,22 @@ def _execute(config, folder, progress, tensorboard, redraws, parent, data):
     )
 
 
+def _model(config, arguments):
+    """The model, built; refused if its outputs are known and not the protocol's."""
+    from invariance import evaluation, generation
+
+    try:
+        model = config.entry.model_for(config.profile)(*arguments, config.entry.budgets[config.profile].schedule())
+        recognition = isinstance(config.protocol, Recognition)
+        # Known before it is called of a model whose layers are a graph, and has one output.
+        shape = getattr(model if recognition else getattr(model, "decoder", model), "output_shape", None)
+        if isinstance(shape, tuple) and not any(isinstance(side, (tuple, list)) for side in shape):
+            (evaluation.require_scores if recognition else generation.require_images)(shape, arguments[1])
+    except (UserError, ValueError) as error:
+        raise ModelError(f"{config.model} on {config.dataset}: {error}") from error
+    return model
+
+
 def _measure_recognition(config, folder, data, classes, model, redraws, progress):
     """What goes into metrics.json, a line for people, and a function that draws the pictures."""
     from invariance import evaluation, pictures
@@ -224,7 +248,7 @@ def _measure_recognition(config, folder, data, classes, model, redraws, progress
     budget = config.entry.budgets[config.profile]
     images, labels = evaluation.limited(data.x_test, data.y_test, budget.images_per_class)
     predictions = evaluation.predict_grid(
-        model, images, labels, classes, evaluation.evaluation_angles(config.protocol, budget.grid_spacing), progress
+        model, images, labels, classes, config.protocol.grid(budget.grid_spacing), progress
     )
     measured = evaluation.proportions(predictions, config.protocol)
     if redraws:
@@ -323,8 +347,9 @@ def evaluate_again(
         raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
     try:
         model = keras.saving.load_model(folder / "model.keras")
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({reason})") from error
     progress = Progress(name)
     if isinstance(protocol, Recognition):
         _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last)
@@ -335,7 +360,7 @@ def evaluate_again(
 def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
     from invariance import evaluation
 
-    angles = evaluation.evaluation_angles(protocol, spacing)
+    angles = protocol.grid(spacing)
     # First what may be refused.
     drawn = (
         evaluation.redraws(model, protocol, data.x_test, data.y_test, classes, redraws, seed, progress, upright_last)
@@ -409,6 +434,12 @@ def check_unchanged(folder: RunFolder, config: RunConfig):
     if (folder / "config.json").exists():
         before, wanted = folder.json("config.json"), config.to_json()
         _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+    elif folder.done or (folder / CHECKPOINT).exists():
+        # It is written before anything else.
+        raise UserError(
+            f"{folder.path} holds a run without config.json, so nobody knows of what; --overwrite runs it anew, "
+            "another --runs keeps both"
+        )
 
 
 def _note_provenance(folder, progress):

@@ -114,6 +114,11 @@ def test_arguments_that_must_be_positive(capsys, model, value):
     refused(capsys, experiment("--models", model, "--set", value), "--set", value.split("=")[0], "positive", "0")
 
 
+@pytest.mark.parametrize("value", ["slope=nan", "slope=inf", "dropout=1", "dropout=-0.1", "moving_average_decay=2"])
+def test_arguments_that_make_no_sense(capsys, value):
+    refused(capsys, experiment("--models", "cnn_bn_00", "--set", value), "--set", *value.split("="))
+
+
 @pytest.mark.parametrize("labels", ["three", "3,four", "-1", "3;4", "3.5"])
 @pytest.mark.parametrize("option", ["--restricted", "--excluded"])
 def test_bad_labels(capsys, option, labels):
@@ -128,6 +133,10 @@ def test_unknown_dataset():
     result = run("--dataset", "cifar")
     assert (result.returncode, result.stdout) == (2, "")
     one_line(result.stderr, "'cifar'", *datasets.NAMES)
+
+
+def test_print_config_refuses_what_a_run_would(capsys):
+    refused(capsys, experiment("--dataset", "nonsense", "--print-config"), "--dataset", "'nonsense'")
 
 
 def test_missing_file(tmp_path):
@@ -425,12 +434,9 @@ def test_model_with_nothing_to_correct(capsys):
     refused(capsys, lambda: cli.run_experiment(own, ["--corrected", "--print-config"]), "nothing to correct in mine")
 
 
-def test_corrected_leaves_out_what_has_nothing_to_correct(capsys, tmp_path):
+def test_corrected_leaves_out_what_has_nothing_to_correct(capsys):
     models = [config["model"] for config in printed(capsys, "--corrected")]
     assert models == ["cnn_00_corrected", "cnn_bn_00_corrected", "cnn_bn_01_corrected"]
-    arguments = ["--models", "cnn_00,capsnet_dr", "--corrected", "--profile", "smoke", "--dataset", "digits"]
-    assert experiment(*arguments, "--runs", str(tmp_path))() == 0
-    assert "--corrected: nothing to correct in capsnet_dr; left out" in capsys.readouterr().out
 
 
 # Names that must agree
@@ -460,7 +466,7 @@ SEVERAL = """
 import os, signal, sys, time
 from experiments.recognition_rotation import EXPERIMENT
 from invariance import cli, running
-from invariance.errors import Interrupted, RunError, UserError
+from invariance.errors import Interrupted, ModelError, RunError, UserError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
 def execute(config, *_):
     sys.stdout.write("began " + config.model + "\\n")  # in one piece: others write, too
@@ -502,6 +508,43 @@ def test_killed_run_lets_the_others_run(tmp_path):
     assert (code, began) == (1, ["cnn_00", "cnn_01"])
     assert "killed by signal 9; out of memory?" in err.splitlines()[0]
     assert err.splitlines()[1] == "error: not finished: cnn_00"
+
+
+def test_model_that_does_not_fit_lets_the_others_run(tmp_path):
+    code, began, err = several("raise ModelError('images are too small')", tmp_path)
+    assert (code, began) == (2, ["cnn_00", "cnn_01"])
+    assert err == "error: images are too small\nerror: not finished: cnn_00\n"
+    # With a run among them that may be repeated, repeating makes sense.
+    fails = "raise RunError('killed')"
+    assert several("raise ModelError('images are too small')", tmp_path, other=fails)[0] == 1
+
+
+BROKEN = """
+import multiprocessing.connection
+from invariance import processes
+receive = multiprocessing.connection.Connection.recv
+def broken(connection):
+    if receive(connection) == (None, 1):
+        raise OSError("got end of file during message")
+    return None, 2
+multiprocessing.connection.Connection.recv = broken
+for number, error, value in processes.in_children([lambda: 1, lambda: 2], 1):
+    print(number, type(error).__name__, error, value)
+"""
+
+
+def test_run_killed_while_it_reports_lets_the_others_run():
+    """Then its message ends in the middle, and the connection says so in its own way."""
+    first, second = python("-c", BROKEN).stdout.splitlines()
+    assert first.startswith("0 RunError the run's process ended early") and first.endswith(" None")
+    assert second == "1 NoneType None 2"
+
+
+def test_what_has_nothing_to_correct_is_named(tmp_path):
+    code = SEVERAL.format(first="pass", other="pass")
+    result = python("-c", code, tmp_path, "--models", "cnn_01,capsnet_dr", "--corrected")
+    assert "--corrected: nothing to correct in capsnet_dr; left out\n" in result.stdout
+    assert "began cnn_01_corrected\n" in result.stdout and "began capsnet_dr" not in result.stdout
 
 
 def test_users_mistake_stops_all(tmp_path):

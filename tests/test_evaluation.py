@@ -8,21 +8,11 @@ from scipy.stats import binomtest
 
 from invariance import evaluation
 from invariance.errors import UserError
-from invariance.evaluation import (
-    Predictions,
-    angle_grid,
-    evaluation_angles,
-    limited,
-    predict_grid,
-    proportions,
-    reconstruct,
-    redraws,
-    sweep,
-)
+from invariance.evaluation import Predictions, limited, predict_grid, proportions, reconstruct, redraws, sweep
 from invariance.layers.capsules import Length
 from invariance.models.capsule_network import CapsuleNetwork
 from invariance.protocol import Recognition
-from invariance.ranges import Ranges
+from invariance.ranges import Ranges, angle_grid
 from invariance.results import wilson
 from invariance.transforms import rotate
 
@@ -232,17 +222,17 @@ def test_a_class_without_test_images_is_left_out():
     ids=["restricted", "all", "narrow", "upright", "two angles", "upright but one"],
 )
 def test_angles_of_a_protocol(protocol, expected):
-    np.testing.assert_array_equal(evaluation_angles(protocol, 15), expected)
+    np.testing.assert_array_equal(protocol.grid(15), expected)
 
 
 def test_upright_protocol():
     # Right at 0 only; at a single angle that angle has all the weight.
     upright = Recognition(Ranges(((0, 0),)))
-    angles = evaluation_angles(upright, 5)
+    angles = upright.grid(5)
     assert abs(measured(right_between(-1, 1), upright, angles=angles)["p_test"] - 1.0) < ROUNDING
     # Of two angles, one of them wrong, the half.
     two = Recognition(Ranges(((0, 0), (90, 90))))
-    assert abs(measured(right_between(-1, 1), two, angles=evaluation_angles(two, 5))["p_test"] - 0.5) < ROUNDING
+    assert abs(measured(right_between(-1, 1), two, angles=two.grid(5))["p_test"] - 0.5) < ROUNDING
 
 
 # Predictions

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from invariance import figures, pictures
-from invariance.evaluation import Predictions, angle_grid
+from invariance.evaluation import Predictions
 from invariance.protocol import GenerationByRotation, Recognition
-from invariance.ranges import Ranges
+from invariance.ranges import Ranges, angle_grid
 
 ANGLES = angle_grid(30)
 CLASSES = (0, 3, 4)

@@ -19,7 +19,7 @@ from test_run_folder import weights
 
 from experiments import generation_rotation, generation_shift, published
 from invariance import cli, figures, generation, pictures, report, results, running
-from invariance.errors import UserError
+from invariance.errors import ModelError, UserError
 from invariance.progress import Progress
 from invariance.results import RunFolder, find
 
@@ -402,12 +402,37 @@ def test_grid(capsys):
     assert spacing(*models, "--grid", "4.5") == 4.5
     assert spacing(*models, "--profile", "paper") is None
     assert spacing("--grid", "1", which=SHIFT) == 1
+    # Pixels need not divide a circle.
+    assert spacing("--grid", "7", which=SHIFT) == 7
 
 
-@pytest.mark.parametrize("which", [ROTATION, SHIFT])
 @pytest.mark.parametrize("text", ["0", "-9", "7", "360", "fine", "nan", "inf", "Full"])
-def test_bad_grid(capsys, which, text):
-    refused(capsys, experiment("--print-config", "--grid", text, which=which), "--grid", "or full", repr(text))
+def test_bad_grid_of_angles(capsys, text):
+    refused(capsys, experiment("--print-config", "--grid", text), "--grid", "a divisor of 360", "or full", repr(text))
+
+
+@pytest.mark.parametrize("text", ["0", "-9", "1.5", "fine", "nan", "inf", "Full"])
+def test_bad_grid_of_shifts(capsys, text):
+    action = experiment("--print-config", "--grid", text, which=SHIFT)
+    refused(capsys, action, "--grid", "a whole number of pixels or full", repr(text))
+
+
+@pytest.mark.parametrize("experiment, spacing", [(ROTATION, 7), (SHIFT, 1.5)])
+def test_budget_with_a_grid_that_the_protocol_has_not(experiment, spacing):
+    (name, entry), *_ = experiment.models.items()
+    budget = replace(entry.budgets["smoke"], grid_spacing=spacing)
+    with pytest.raises(ValueError, match="grid of"):
+        running.RunConfig("e", "smoke", name, replace(entry, budgets={"smoke": budget}), experiment.protocol, "digits")
+
+
+def test_model_that_draws_other_images_is_not_trained(tmp_path):
+    config = config_of(SHIFT, "ae_shift")
+    build = config.entry.model_for("smoke")
+    colours = lambda shape, output, *more: build(shape, (*output[:2], 3), *more)  # noqa: E731
+    config = replace(config, entry=replace(config.entry, model=colours, variants={}))
+    with pytest.raises(ModelError, match=r"draws images \(68, 68, 3\); the protocol's are \(68, 68, 1\)"):
+        running.execute(config, tmp_path, quiet=True)
+    assert not (config.folder(tmp_path) / "history.csv").exists()
 
 
 def test_full_grid_is_for_drawn_images_only(capsys):
@@ -501,7 +526,7 @@ def test_evaluate_shifts_on_a_grid_of_half_pixels(capsys, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     (tmp_path / "config.json").write_text(json.dumps({"protocol": SHIFT.protocol.to_json()}))
     action = lambda: cli.main(["evaluate", str(tmp_path), "--grid-spacing", "0.5"])  # noqa: E731
-    refused(capsys, action, "--grid-spacing", "whole pixels", "0.5")
+    refused(capsys, action, "--grid-spacing", "a whole number of pixels", "0.5")
 
 
 def test_evaluate_on_data_that_have_changed(capsys, plain, tmp_path):
@@ -647,6 +672,13 @@ def test_runs_with_other_restricted_digits_show_these(tmp_path):
     path.write_text(json.dumps({"protocol": replace(ROTATION.protocol, ranges=ranges).to_json()}))
     [table] = tables(tmp_path)
     assert [column.title for column in table.columns] == ["3 in", "3 out", "3 out/in", "others out/in"]
+    # Beside those of the experiment they do not decide.
+    (folder := path.parent).rename(folder.with_name("seed-1"))
+    metrics = folder.with_name("seed-1") / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"ae_rotation"', '"ae_rotation+restricted=3"'))
+    store(tmp_path, "ae_rotation", (0.02, 0.06), (0.025, 0.05))
+    [table] = tables(tmp_path)
+    assert [column.title for column in table.columns][:4] == ["4 in", "4 out", "4 out/in", "9 in"]
 
 
 @pytest.mark.parametrize(

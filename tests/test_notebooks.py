@@ -89,6 +89,14 @@ def test_a_missing_notebook_is_one_line(tmp_path):
     assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: there is no such notebook\n"
 
 
+def test_what_is_no_notebook_is_one_line(tmp_path):
+    path = tmp_path / "wrong.ipynb"
+    path.write_bytes(b"\xff{")
+    command = [sys.executable, "-m", "invariance", "notebooks", "--runs", str(tmp_path), str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (2, f"error: {path}: not a notebook (UnicodeDecodeError)\n")
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

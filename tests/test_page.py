@@ -7,7 +7,7 @@ import pytest
 
 from experiments import recognition_rotation
 from experiments.claims import CLAIMS
-from invariance import cli
+from invariance import cli, figures
 from invariance.claims import judge
 from invariance.page import Page
 from invariance.report import tables
@@ -64,6 +64,30 @@ def store(runs, model="cnn_00", seed=0, dataset="mnist", profile="standard", p_t
     shares = {"p_test": p_test, "p_in": 0.99, "p_out": 0.2, "p_inv": 0.01}
     write_json(folder / "metrics.json", {**names, **shares, "chance": 0.125, "train_seconds": 100.0})
     return folder
+
+
+def test_restricted_digits_of_one_run_are_not_those_of_others(tmp_path):
+    store(tmp_path, "cnn_00")
+    protocol = recognition_rotation.PROTOCOL.to_json()
+    protocol["ranges"]["restricted"] = {"5": protocol["ranges"]["restricted"]["3"]}
+    other = store(tmp_path, "cnn_00+restricted=5")
+    write_json(other / "config.json", {"protocol": protocol})
+    drawn = {}
+
+    def draw(curves, *_):
+        drawn.update(curves)
+        return figures.plt.figure()
+
+    rows = [{"digit": digit, "parameter": 0, "value": digit / 10, "images": 10} for digit in (3, 4, 5)]
+    for run in find(tmp_path)[0]:
+        write_csv(run.folder / "curves.csv", rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "curves_together", draw)
+        text = checked(made(tmp_path)[0]).text
+    assert {model: curves[0][0.0] for model, curves in drawn.items()} == pytest.approx(
+        {"cnn_00": 0.35, "cnn_00+restricted=5": 0.5}
+    )
+    assert "mean of the restricted digits" in text
 
 
 def made(runs):

@@ -258,8 +258,25 @@ def test_clear_keeps_the_lock_only(tmp_path):
         write_json(folder / "config.json", {})
         (folder / "tensorboard").mkdir()
         write_text(folder / "tensorboard" / "events", "")
+        (tmp_path / "kept").mkdir()
+        (folder / "elsewhere").symlink_to(tmp_path / "kept")
         folder.clear()
         assert names(folder.path) == [".lock"]
+        assert (tmp_path / "kept").is_dir()
+
+
+def test_clear_of_what_cannot_be_removed(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    write_json(folder / "config.json", {})
+
+    def refuse(path, missing_ok=False):
+        if path.exists():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunError, match=r"cannot remove .*config\.json: Permission denied"):
+        folder.clear()
 
 
 # Reading

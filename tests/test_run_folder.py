@@ -229,6 +229,33 @@ def test_evaluate_again_finds_the_same(whole):
     assert contents(folder) == before
 
 
+def test_evaluating_a_damaged_network_is_refused(copy):
+    _, folder = copy
+    whole = (folder / "model.keras").read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:1000] + bytes(200) + whole[1200:]):
+        (folder / "model.keras").write_bytes(damaged)
+        result = subprocess.run(
+            [sys.executable, "-m", "invariance", "evaluate", folder.path, "--grid-spacing", "45"],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        refused((result.returncode, result.stdout, result.stderr), 2, "model.keras: cannot be loaded (")
+
+
+def test_own_model_with_too_many_outputs_is_not_trained(tmp_path):
+    """README's model of one's own, with a mistake."""
+    from experiments.recognition_rotation import EXPERIMENT
+    from invariance.errors import ModelError
+    from invariance.protocol import Entry
+    from invariance.running import RunConfig, execute
+
+    entry = EXPERIMENT.models["cnn_00"]
+    wide = Entry(lambda shape, classes, rate: entry.model(shape, classes + 2, rate), entry.budgets)
+    config = RunConfig("mine", "smoke", "wide", wide, EXPERIMENT.protocol, "digits")
+    with pytest.raises(ModelError, match=r"^wide on digits: the model returns \(None, 10\), but 8 scores an image"):
+        execute(config, tmp_path, quiet=True)
+    assert not (config.folder(tmp_path) / "history.csv").exists()
+
+
 # Interruptions
 
 
@@ -362,6 +389,25 @@ def test_finished_run_is_not_run_again(copy, data):
     assert {name: value for name, value in before.items() if name != ".lock"} == {
         name: value for name, value in after.items() if name != ".lock"
     }
+
+
+def test_redraws_of_a_finished_run_are_another_command(copy, data):
+    runs, folder = copy
+    code, out, err = run(data, runs, "--redraws", "2")
+    assert (code, err) == (0, "")
+    assert f"Redraws: python -m invariance evaluate {folder.path} --redraws 2\n" in out
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_results_of_nobody_knows_what_are_refused(copy, data, done):
+    """Neither are they taken for those of this run, nor is a checkpoint gone on from."""
+    runs, folder = copy
+    (folder / "config.json").unlink()
+    if not done:
+        (folder / "metrics.json").rename(folder / "checkpoint.npz")
+    before = contents(folder)
+    refused(run(data, runs), 2, "without config.json", "--overwrite")
+    assert {name for name in contents(folder) if name != ".lock"} == {name for name in before if name != ".lock"}
 
 
 def test_further_seeds_beside_a_finished_run(copy, data):

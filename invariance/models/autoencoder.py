@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from invariance.models.declaration import require_positive
+from invariance.errors import require_positive
 
 REGULARISERS = ("wasserstein", "wasserstein_batchwide", "cross_entropy")
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from invariance.models.declaration import Costed, require_positive
+from invariance.errors import require_positive
+from invariance.models.declaration import Costed
 
 
 @dataclass(frozen=True)

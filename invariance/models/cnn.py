@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from invariance.errors import require_positive, require_share
 from invariance.models.declaration import Costed
 
 
@@ -54,6 +55,10 @@ class CNN(Costed):
     moving_average_decay: float = 0.999
     double_softmax: bool = True
     activate_last: bool = False
+
+    def __post_init__(self):
+        require_positive(self, "dense")
+        require_share(self, "dropout", "moving_average_decay")
 
     def __call__(self, input_shape, classes: int, learning_rate=1e-4):
         """Builds and compiles the network.

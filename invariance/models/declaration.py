@@ -1,11 +1,4 @@
-"""What the declarations of models share: checks of arguments, the cost of classifiers. Imports no TensorFlow."""
-
-
-def require_positive(declared, *names: str):
-    """Raises ValueError if one of these arguments of a declaration is not at least 1."""
-    for name in names:
-        if getattr(declared, name) < 1:
-            raise ValueError(f"Argument `{name}` must be a positive integer. Received: {getattr(declared, name)!r}")
+"""What the declarations of classifiers share: their cost. Imports no TensorFlow."""
 
 
 class Costed:

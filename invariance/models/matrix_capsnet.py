@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from invariance.models.declaration import Costed, require_positive
+from invariance.errors import require_positive, require_share
+from invariance.models.declaration import Costed
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MatrixCapsNet(Costed):
 
     def __post_init__(self):
         require_positive(self, "filters", "primary", "iterations", "margin_steps")
+        require_share(self, "moving_average_decay")
 
     def __call__(self, input_shape, classes: int, learning_rate=1e-3):
         """Builds and compiles the network.

@@ -1,12 +1,13 @@
 """Run folders -> tables beside the published numbers. Imports no TensorFlow."""
 
+import contextlib
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
+from math import comb, exp, log
 from statistics import median
 
 from invariance.progress import duration
@@ -18,12 +19,16 @@ NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
 
 @dataclass(frozen=True)
 class Column:
-    """A number that a table shows: how it is called, read from metrics or published numbers, and written."""
+    """A number that a table shows: how it is called, read from metrics or published numbers, and written.
+
+    On ``scale``, a logarithm of odds or of the number itself, trainings of small and of large numbers spread alike.
+    """
 
     key: str
     title: str
     read: Callable[[Mapping], float | tuple[float, float] | None]
     form: Callable[[float | None], str]
+    scale: Callable[[float], float] = log
 
 
 @dataclass(frozen=True)
@@ -153,31 +158,34 @@ class Table:
     def between_trainings(self) -> list[str]:
         """A line on how far apart two models trained once each must be; nothing where no model was trained twice.
 
-        Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t).
+        Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t) on the
+        column's logarithmic scale, so what is told are factors. Models with a number that it has not, a share of 0, are
+        left out.
         """
-        found: dict[str, list[tuple[str, str]]] = {}
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         # What ran with other settings is no model of its own.
         rows = [row for row in self.rows if "+" not in row.model]
         for column in self.columns:
-            groups = [[value for _, value in cell.values] for cell in self._cells_of(column)]
-            groups = [values for values in groups if len(values) > 1 and not isinstance(values[0], tuple)]
+            groups = scaled(self.rows, column)
+            groups = [values for values in groups.values() if len(values) > 1]
             if groups:
                 deviation, least = pooled(groups)
-                means = [row.cells[column.key].ours for row in rows if row.cells[column.key].ours is not None]
+                means = [sum(values) / len(values) for values in scaled(rows, column).values()]
                 pairs = [abs(one - other) > least for one, other in combinations(means, 2)]
                 texts = (
-                    f"{column.title} {column.form(deviation)}",
-                    f"{column.title} {column.form(least)} ({sum(pairs)} of {len(pairs)})",
+                    f"{column.title} {exp(deviation):.3f}",
+                    f"{column.title} {exp(least):.2f} ({sum(pairs)} of {len(pairs)})",
                 )
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
-                found.setdefault(over, []).append(texts)
+                what = "the odds P / (1 − P)" if column.scale is log_odds else "the numbers"
+                found.setdefault((over, what), []).append(texts)
         lines = []
-        for over, texts in found.items():
+        for (over, what), texts in found.items():
             deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
             lines.append(
-                f"Between trainings of one model (pooled: {over}) the standard deviation is: {deviations}. Two models "
-                "trained once each differ by more than chance (95 %) from here on (and so many pairs of models do): "
-                f"{least}."
+                f"Between trainings of one model (pooled: {over}) {what} differ by a factor of (standard deviation): "
+                f"{deviations}. Two models trained once each differ by more than chance (95 %) from these factors on "
+                f"(and so many pairs of models do): {least}."
             )
         return lines
 
@@ -279,6 +287,22 @@ def _pair(columns, first, second) -> Pair:
     return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
 
 
+def log_odds(share: float) -> float:
+    """log P / (1 - P); raises ValueError or ZeroDivisionError for 0 and 1."""
+    return log(share / (1 - share))
+
+
+def scaled(rows: Iterable[Row], column: Column) -> dict[str, list[float]]:
+    """Model -> the numbers of its runs on the column's scale; without models of which one is not on it."""
+    found = {}
+    for row in rows:
+        values = [value for _, value in row.cells[column.key].values]
+        if values and not isinstance(values[0], tuple):
+            with contextlib.suppress(ValueError, ZeroDivisionError):
+                found[row.model] = [column.scale(value) for value in values]
+    return found
+
+
 def pooled(groups) -> tuple[float, float]:
     """The standard deviation within groups, and the least difference of one number each of two groups at 95 %."""
     import numpy as np
@@ -345,7 +369,9 @@ def _comparable(model, runs, experiment, published) -> Mapping:
 def _columns(runs, experiment) -> tuple[Column, ...]:
     """What the table of an experiment shows."""
     if any("p_test" in run.metrics for run in runs):
-        return tuple(Column(key, title, lambda values, key=key: values.get(key), share) for key, title in NAMES.items())
+        return tuple(
+            Column(key, title, lambda values, key=key: values.get(key), share, log_odds) for key, title in NAMES.items()
+        )
     digits = sorted({str(label) for run in unaltered(runs) for label in restricted(run)})
     if not digits and experiment:
         digits = [str(label) for label in experiment.protocol.restricted]

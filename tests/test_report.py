@@ -188,27 +188,28 @@ def test_models_with_seeds_are_compared(tmp_path):
 
 
 def test_how_far_apart_two_models_trained_once_must_be(tmp_path):
-    # P_test: sums of squares .0008 (two degrees of freedom) and .0002 (one): variance .001 / 3, deviation .01826. The
-    # 97.5 % quantile of t with three degrees of freedom is 3.18245 (any table): 3.18245 * root 2 * .01826 = .0822.
-    # P_in of one model only: deviation .1, quantile 4.30265. P_inv nowhere twice.
-    for seed, (a, b, c) in enumerate(((0.88, 0.1, 0.1), (0.90, 0.2, None), (0.92, 0.3, None))):
+    # Odds of P_test 1, 2, 4 and 8, 16: their logarithms are 0, 1, 2 and 3, 4 times log 2. Sums of squares 2 (two
+    # degrees of freedom) and .5 (one): deviation (2.5 / 3) ** .5 = .9129, a factor of 2 ** .9129 = 1.883. The 97.5 %
+    # quantile of t with three degrees of freedom is 3.18245 (any table): 3.18245 * root 2 * .9129 = 4.1086, a factor of
+    # 17.25. P_in of one model only, odds 1/4, 1, 4: deviation 2, factor 4, quantile 4.30265: 12.170, a factor of 4608.
+    # P_inv nowhere twice; P_out of cnn_01 is once 0, which has no logarithm of its odds.
+    for seed, (a, b, c) in enumerate(((1 / 2, 0.2, 0.1), (2 / 3, 0.5, None), (4 / 5, 0.8, None))):
         store(tmp_path, "cnn_00", (a, b, 0.25, c), seed=seed)
-    for seed, (a, b) in enumerate(((0.5, 0.5), (0.52, None))):
-        store(tmp_path, "cnn_01", (a, b, 0.25, None), seed=seed)
-    store(tmp_path, "cnn_02", (0.82, 0.1, 0.1, 0.1))
-    store(tmp_path, "cnn_02+steps=9", (0.3, 0.9, 0.9, 0.9))
+    for seed, (a, b, c) in enumerate(((8 / 9, 0.5, 0.25), (16 / 17, None, 0.0))):
+        store(tmp_path, "cnn_01", (a, b, c, None), seed=seed)
+    # 1 / 17 is 2 ** -4.09: 5.09 from the mean of cnn_00, 7.59 from that of cnn_01.
+    store(tmp_path, "cnn_02", (1 / 18, 0.1, 0.1, 0.1))
+    store(tmp_path, "cnn_02+steps=9", (0.999999, 0.9, 0.9, 0.9))
     [table] = tables(tmp_path)
     first, second = table.between_trainings()
     assert first == (
-        "Between trainings of one model (pooled: 2 models, 5 runs) the standard deviation is: P_test .0183, P_out "
-        ".0000. Two models trained once each differ by more than chance (95 %) from here on (and so many pairs of "
-        "models do): P_test .0822 (2 of 3), P_out .0000 (2 of 3)."
+        "Between trainings of one model (pooled: 2 models, 5 runs) the odds P / (1 − P) differ by a factor of "
+        "(standard deviation): P_test 1.883. Two models trained once each differ by more than chance (95 %) "
+        "from these factors on (and so many pairs of models do): P_test 17.25 (2 of 3)."
     )
-    assert (
-        "(pooled: 1 model, 3 runs)" in second
-        and "is: P_in .1000. " in second
-        and second.endswith(": P_in .6085 (0 of 3).")
-    )
+    assert "(pooled: 1 model, 3 runs)" in second
+    assert "deviation): P_in 4.000, P_out 1.000. " in second
+    assert re.search(r": P_in 46\d\d\.\d\d \(0 of 3\), P_out 1\.00 \(1 of 1\)\.$", second), second
     assert f"* {first}\n* {second}\n" in table.markdown() and first in table.text()
 
 

@@ -213,7 +213,7 @@ DEVIATIONS = (
     ),
     (
         "All 1,992 images of 3 and 4 are turned for P_out and P_inv",
-        "mean and variance published of the networks with dropout say that theirs were measured with the last 72 "
+        "to judge by mean and variance, those published of the networks with dropout were measured with the last 72 "
         "upright, a constant of .036 (`python -m experiments.leftover`)",
     ),
 )
@@ -231,8 +231,8 @@ _PLAIN = [_free_digits(model) for model in ("cnn_00", "cnn_01", "cnn_02", "cnn_d
 def _turned(model):
     """What the published P_out of a network with dropout would be, had all images been turned."""
     return (
-        f"Without the {leftover.LEFT} images left over from the original's batches, which, its variances say, were not "
-        f"turned, it is {share(leftover.without(model)['p_out'])} (`python -m experiments.leftover`). "
+        f"Without {leftover.LEFT} images that, to judge by its variances, were not turned (as many as are left over "
+        f"from the original's batches), it is {share(leftover.without(model)['p_out'])} (`python -m experiments.leftover`). "
     )
 
 

@@ -232,7 +232,8 @@ def _turned(model):
     """What the published P_out of a network with dropout would be, had all images been turned."""
     return (
         f"Without {leftover.LEFT} images that, to judge by its variances, were not turned (as many as are left over "
-        f"from the original's batches), it is {share(leftover.without(model)['p_out'])} (`python -m experiments.leftover`). "
+        f"from the original's batches), it is {share(leftover.without(model)['p_out'])} (`python -m "
+        "experiments.leftover`). "
     )
 
 

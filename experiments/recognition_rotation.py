@@ -78,7 +78,10 @@ def cnn(*convolutions, budgets=None, narrow=1, **arguments) -> Entry:
             "standard": replace(model, moving_average_decay=0.99),
         }
     usual = {"smoke": SMOKE, "quick": QUICK, "standard": STANDARD, "paper": PAPER}
-    return Entry(model, usual | (budgets or ({} if model.dropout else LONGER)), variants)
+    if budgets is None:
+        # With dropout alone, half of it leaves a class out in `quick`.
+        budgets = {} if model.batch_norm else {"quick": LONGER["quick"]} if model.dropout else LONGER
+    return Entry(model, usual | budgets, variants)
 
 
 def strided(*filters):

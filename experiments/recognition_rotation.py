@@ -245,7 +245,10 @@ GROWING = (
     "original took 112,800."
 )
 
-POOLED_GROWING = "It grows with training: cnn_pool_00 has {} with 940 steps (2.5 epochs) and {} with 3,760; the original took 112,800."
+POOLED_GROWING = (
+    "It grows with training: cnn_pool_00 has {} with 940 steps (2.5 epochs) and {} with 3,760; the original took "
+    "112,800."
+)
 
 FINDINGS = {
     **{

@@ -1,4 +1,4 @@
-"""What can go wrong for the person at the terminal, one class per exit code."""
+"""What can go wrong for the person at the terminal, one class per exit code; checks that arguments share."""
 
 
 class UserError(Exception):
@@ -11,11 +11,15 @@ class ModelError(UserError):
     """A model that cannot be built for these data, or does not fit the protocol: the others of a command still may."""
 
 
+def is_positive_integer(value) -> bool:
+    """Whether a value is an integer, not a float or a truth value, and at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def require_positive(declared, *names: str):
     """Raises ValueError if one of these attributes is not a positive integer."""
     for name in names:
-        value = getattr(declared, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_positive_integer(value := getattr(declared, name)):
             raise ValueError(f"Argument `{name}` must be a positive integer. Received: {value!r}")
 
 

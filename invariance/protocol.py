@@ -399,9 +399,8 @@ class Budget:
         require_positive(self, "steps", "batch_size", "steps_per_epoch", "decay_steps")
         if self.images_per_class is not None:
             require_positive(self, "images_per_class")
-        for name in ("learning_rate", "decay_rate", "grid_spacing"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
+        for name in ("learning_rate", "decay_rate", *(() if self.grid_spacing is None else ("grid_spacing",))):
+            if not 0 < (value := getattr(self, name)) < float("inf"):
                 raise ValueError(f"Argument `{name}` must be positive. Received: {value!r}")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(

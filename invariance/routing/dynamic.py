@@ -5,6 +5,8 @@ Reference: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017);
 
 from keras import backend, ops
 
+from invariance.errors import is_positive_integer
+
 EPSILON = 1e-7
 
 
@@ -85,7 +87,7 @@ def transform_and_route(capsules, weights, iterations: int = 3):
 
 def positive(name, value):
     """``value`` if it is a positive integer; otherwise raises a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_positive_integer(value):
         raise ValueError(f"Argument `{name}` must be a positive integer. Received: {name}={value!r}")
     return value
 

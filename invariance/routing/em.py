@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from keras import ops
 
+from invariance.errors import require_positive
 from invariance.xla import compiled
 
 EPSILON = 1e-9
@@ -39,8 +40,7 @@ class Form:
     normalised: bool = True
 
     def __post_init__(self):
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ValueError(f"Argument `iterations` must be a positive integer. Received: {self.iterations!r}")
+        require_positive(self, "iterations")
         values = self.inverse_temperatures
         try:
             each = values if hasattr(values, "__iter__") else (values,) * self.iterations

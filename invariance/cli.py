@@ -532,6 +532,7 @@ def _main(argv):
         "--grid-spacing", metavar="DEGREES|full", help="default: 5 for recognition; the published grid for drawn images"
     )
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
+    evaluate.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write what was measured there")
     bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
     bench.add_argument("--json", default="bench.json", metavar="FILE", help="default: %(default)s")
     bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
@@ -642,7 +643,16 @@ def _evaluate(arguments):
     spacing = _spacing("--grid-spacing", arguments.grid_spacing or usual, protocol)
     from invariance import running
 
-    return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset, upright_last)
+    file = None if arguments.json is None else _file("--json", arguments.json)
+    return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset, upright_last, file)
+
+
+def _file(option, value) -> Path:
+    """Where a result goes, checked before the minutes it takes to measure it."""
+    path = Path(value)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{option}: a file in an existing folder is needed; it is {value!r}")
+    return path
 
 
 def _notebooks(arguments):
@@ -662,4 +672,5 @@ def _bench(arguments):
         seconds = float(arguments.seconds)
     except ValueError:
         raise UserError(f"--seconds: a positive number is needed; it is {arguments.seconds!r}") from None
-    return benchmark.main(arguments.precision.split(","), seconds, Path(arguments.json))
+    file = _file("--json", arguments.json)
+    return benchmark.main(arguments.precision.split(","), seconds, file)

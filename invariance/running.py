@@ -323,6 +323,7 @@ def evaluate_again(
     redraws: int = 0,
     dataset: str | None = None,
     upright_last: int = 0,
+    file: Path | None = None,
 ):
     """Evaluates a finished run's model once more and prints what it measured; the run's own files stay as they are.
 
@@ -333,6 +334,11 @@ def evaluate_again(
         redraws: drawings of the angles for the published estimator; 0 for none. Recognition only.
         dataset: other data than the run's, of the same image size and classes.
         upright_last: see `evaluation.redraws`.
+        file: to be written as JSON: what was measured, on which run and data, by which versions and commit.
+
+    Raises:
+        UserError: what is asked for cannot be measured with this run.
+        RunError: the file cannot be written.
     """
     if redraws and isinstance(protocol, Generation):
         raise UserError("--redraws: only experiments on recognition draw angles for their evaluation")
@@ -352,9 +358,13 @@ def evaluate_again(
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({reason})") from error
     progress = Progress(name)
     if isinstance(protocol, Recognition):
-        _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last)
+        measured = _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last)
     else:
-        _draw_again(model, protocol, data, classes, spacing, progress)
+        measured = _draw_again(model, protocol, data, classes, spacing, progress)
+    if file is not None:
+        run = {key: config.get(key) for key in ("experiment", "model", "profile", "seed", "commit")}
+        measured = {"grid_spacing": spacing, **measured}
+        write_json(file, {"run": run, "dataset": data.name, "images": len(data.x_test), **measured, **provenance()})
 
 
 def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):
@@ -379,6 +389,7 @@ def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, pro
         if redraws:
             text += f"  {redraws} redraws: mean {drawn[metric]['mean']:.4f}, variance {drawn[metric]['variance']:.2e}"
         progress.line(text)
+    return {"grid": measured, "redraws": drawn, "upright_last": upright_last}
 
 
 def _draw_again(model, protocol, data, classes, spacing, progress):
@@ -401,6 +412,7 @@ def _draw_again(model, protocol, data, classes, spacing, progress):
         mark = " (restricted)" if int(digit) in protocol.restricted else ""
         inside, outside = measured["mse_in"][digit], measured["mse_out"][digit]
         progress.line(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
+    return {"grid": measured}
 
 
 def data_again(config: Mapping, protocol, dataset: str | None = None):

@@ -227,6 +227,16 @@ def test_evaluate_with_bad_upright_images(capsys, tmp_path):
     refused(capsys, main("evaluate", str(tmp_path), "--upright-last", "72"), "--upright-last", "add --redraws N")
 
 
+@pytest.mark.parametrize("file", ["", "missing/file.json"])
+def test_a_result_that_could_not_be_written_is_not_measured(capsys, tmp_path, file):
+    run, file = tmp_path / "run", str(tmp_path / file)
+    run.mkdir()
+    for name in ("metrics.json", "config.json"):
+        (run / name).write_text(json.dumps({"protocol": PROTOCOL.to_json()}))
+    refused(capsys, main("evaluate", str(run), "--json", file), "--json", "a file in an existing folder", repr(file))
+    refused(capsys, main("bench", "--json", file), "--json", "a file in an existing folder", repr(file))
+
+
 @pytest.mark.parametrize("argv", [("--seconds", "ten"), ("--seconds", "0"), ("--precision", "float16")])
 def test_bench_with_bad_arguments(capsys, argv, monkeypatch):
     from invariance import benchmark

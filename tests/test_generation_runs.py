@@ -481,18 +481,21 @@ def test_published_curves_are_drawn_beside_the_published_model_only(monkeypatch)
 # Evaluated again
 
 
-def test_evaluate(plain):
-    before = {path.name: path.read_bytes() for path in plain.path.iterdir()}
-    done = python("-m", "invariance", "evaluate", plain.path, "--grid-spacing", "90")
+def test_evaluate(plain, tmp_path):
+    before, file = {path.name: path.read_bytes() for path in plain.path.iterdir()}, tmp_path / "again.json"
+    done = python("-m", "invariance", "evaluate", plain.path, "--grid-spacing", "90", "--json", file)
     assert (done.returncode, done.stderr) == (0, "")
     first, *lines = done.stdout.splitlines()
     # Four angles and the four that are not blurred, all the test images of the embedded digits.
     assert first.startswith("ae_rotation on digits, 8 angles, ") and "test images" in first
     assert [line.split(":")[0] for line in lines] == [str(digit) for digit in range(10)]
     assert [line.endswith("(restricted)") for line in lines] == [digit in (4, 9) for digit in range(10)]
+    written = json.loads(file.read_text())
+    assert (written["run"]["model"], written["dataset"], written["grid_spacing"]) == ("ae_rotation", "digits", 90)
     for line in lines:
         words = line.replace("(restricted)", "").split()
         assert words[1::2] == ["in", "out", "ratio"]
+        assert words[-1] == f"{written['grid']['ratio'][line[0]]:.2f}"
         inside, outside, ratio = map(float, words[2::2])
         # Four decimals of numbers from .1, and two.
         assert ratio == pytest.approx(outside / inside, abs=0.006)

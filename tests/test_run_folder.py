@@ -1,5 +1,6 @@
 """Whole runs through the real command line: the files of a run, interruptions of every kind, refusals."""
 
+import json
 import os
 import re
 import shutil
@@ -213,15 +214,24 @@ assert (probabilities >= 0).all()
     assert result.returncode == 0, result.stderr
 
 
-def test_evaluate_again_finds_the_same(whole):
+def test_evaluate_again_finds_the_same(whole, tmp_path):
     """On the run's own grid, but on all test images; and the run's files stay as they are."""
     folder, _ = whole
-    before = contents(folder)
+    before, file = contents(folder), tmp_path / "again.json"
+    options = ["--grid-spacing", "45", "--redraws", "2", "--upright-last", "3", "--json", file]
     result = subprocess.run(
-        [sys.executable, "-m", "invariance", "evaluate", folder.path, "--grid-spacing", "45", "--redraws", "2"],
+        [sys.executable, "-m", "invariance", "evaluate", folder.path, *options],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
+    written, config = json.loads(file.read_text()), folder.json("config.json")
+    assert written["run"] == {key: config[key] for key in ("experiment", "model", "profile", "seed", "commit")}
+    assert (written["grid_spacing"], written["upright_last"], written["dataset"]) == (45, 3, "own")
+    assert written["versions"] == config["versions"]
+    for line in result.stdout.splitlines()[1:]:
+        metric = line.split()[0]
+        assert f"grid {written['grid'][metric]:.4f} " in line
+        assert f"2 redraws: mean {written['redraws'][metric]['mean']:.4f}, " in line
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{MODEL} on own, angles every 45 degrees, ")
     assert [line.split()[0] for line in lines[1:]] == ["p_test", "p_in", "p_out", "p_inv"]

@@ -1,5 +1,6 @@
 """The README does not drift from the program: its snippet runs, its table is that of the committed runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,30 @@ def test_what_is_said_of_the_wider_code_is_what_the_committed_runs_say():
         assert numbers(text) and numbers(text) <= known
 
 
+def test_what_is_said_of_images_left_upright_is_what_the_committed_runs_say():
+    from experiments import leftover, published
+
+    [said] = re.findall(r"Networks of ours.*?To make them", README, re.DOTALL)
+    means, usual = [], []
+    for folder in sorted((REPOSITORY / "experiments/results/recognition_rotation/mnist/standard/cnn_bn_00").iterdir()):
+        for file in sorted(folder.glob("redraws*.json")):
+            drawn = json.loads(file.read_text())
+            config = json.loads((folder / "config.json").read_text())
+            assert drawn["run"] == {key: config[key] for key in drawn["run"]} and drawn["dataset"] == "mnist"
+            assert drawn["redraws"]["p_inv"]["redraws"] == 100
+            p_out, p_inv = (drawn["redraws"][key] for key in ("p_out", "p_inv"))
+            three = p_inv["mean"], leftover.mean_square(p_inv["mean"], p_inv["variance"]), p_out["mean"]
+            assert drawn["upright_last"] in (0, leftover.LEFT)
+            if drawn["upright_last"]:
+                means.append(three)
+            else:
+                usual += three
+    printed = published.RECOGNITION_DRAWINGS["cnn_bn_00"]
+    theirs = printed["p_inv"][0], leftover.mean_square(*printed["p_inv"]), printed["p_out"][0]
+    numbers = [number for ours, its in zip(zip(*means, strict=True), theirs, strict=True) for number in (*ours, its)]
+    assert re.findall(r"(?<![\d.])\.\d{4}", said) == [report.share(number) for number in (*numbers, *usual)]
+
+
 def test_what_is_said_of_digit_1_and_shifts_is_what_the_committed_runs_say():
     """Without the end of the range its ratio lies below the claim's bound, or near it; its error is the smallest."""
     [claim] = [claim for claim in cli._claims() if claim.name == "S1"]
@@ -110,5 +135,5 @@ def test_options_exist(option):
     from experiments.recognition_rotation import EXPERIMENT
 
     known = cli.experiment_parser(EXPERIMENT).format_help()
-    elsewhere = ("--redraws", "--readme", "--runs", "--upright-last")  # of python -m invariance
+    elsewhere = ("--json", "--redraws", "--readme", "--runs", "--upright-last")  # of python -m invariance
     assert option in known or option in elsewhere

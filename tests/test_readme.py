@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from invariance import claims, cli, report, results
+from invariance.results import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -70,6 +71,23 @@ def test_what_is_said_of_the_wider_code_is_what_the_committed_runs_say():
     [section] = re.findall(r"\n## With a wider code.*?(?=\n## )", README, re.DOTALL)
     for text in (section, *FINDINGS["ae_rotation_z128"].values()):
         assert numbers(text) and numbers(text) <= known
+
+
+def test_findings_on_shift_cite_committed_runs():
+    from experiments.generation_shift import FINDINGS
+
+    (model,) = FINDINGS
+    short, long = (
+        RunFolder(REPOSITORY / f"experiments/results/generation_shift/mnist/standard/{name}/seed-0").json(
+            "metrics.json"
+        )
+        for name in (model, f"{model}+steps=12000")
+    )
+    for number, text in FINDINGS[model].items():
+        digit = number[-1]
+        errors = [report.share(run[key][digit]) for key in ("mse_in", "mse_out") for run in (short, long)]
+        cited = re.findall(r"(?<![\d.])(?:\.\d{4}|\d\.\d\d)(?!\d)", text)
+        assert cited == [*errors, f"{long['ratio'][digit]:.2f}"]
 
 
 def test_what_is_said_of_images_left_upright_is_what_the_committed_runs_say():

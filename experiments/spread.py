@@ -22,7 +22,7 @@ from invariance import report, results
 from invariance.report import share
 
 RESULTS = Path(__file__).parent / "results"
-# Name -> the names of its models, as a pattern. The pooled CNNs have a quarter of the others' epochs.
+# Name -> the names of its models, as a pattern. The pooled CNNs have a third of the others' epochs or less.
 GROUPS = {
     "CNNs without pooling": r"cnn_(?!pool).*",
     "CNNs": r"cnn_.*",

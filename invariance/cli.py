@@ -534,7 +534,9 @@ def _main(argv):
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
     evaluate.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write what was measured there")
     bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
-    bench.add_argument("--json", default="bench.json", metavar="FILE", help="default: %(default)s")
+    bench.add_argument(
+        "--json", type=os.path.expanduser, default="bench.json", metavar="FILE", help="default: %(default)s"
+    )
     bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
     bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
     notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
@@ -641,9 +643,12 @@ def _evaluate(arguments):
         raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
     usual = "5" if isinstance(protocol, Recognition) else "full"
     spacing = _spacing("--grid-spacing", arguments.grid_spacing or usual, protocol)
+    file = None if arguments.json is None else _file("--json", arguments.json)
+    if file and file.exists():
+        # It might be one of the run's own.
+        raise UserError(f"--json: the name of a new file is needed; {arguments.json!r} is there already")
     from invariance import running
 
-    file = None if arguments.json is None else _file("--json", arguments.json)
     return running.evaluate_again(folder, protocol, spacing, redraws, arguments.dataset, upright_last, file)
 
 

@@ -399,8 +399,11 @@ class Budget:
         require_positive(self, "steps", "batch_size", "steps_per_epoch", "decay_steps")
         if self.images_per_class is not None:
             require_positive(self, "images_per_class")
-        for name in ("learning_rate", "decay_rate", *(() if self.grid_spacing is None else ("grid_spacing",))):
-            if not 0 < (value := getattr(self, name)) < float("inf"):
+        for name in ("learning_rate", "decay_rate", "grid_spacing"):
+            value = getattr(self, name)
+            if name == "grid_spacing" and value is None:
+                continue
+            if value is None or not 0 < value < float("inf"):
                 raise ValueError(f"Argument `{name}` must be positive. Received: {value!r}")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(

@@ -363,8 +363,8 @@ def evaluate_again(
         measured = _draw_again(model, protocol, data, classes, spacing, progress)
     if file is not None:
         run = {key: config.get(key) for key in ("experiment", "model", "profile", "seed", "commit")}
-        measured = {"grid_spacing": spacing, **measured}
-        write_json(file, {"run": run, "dataset": data.name, "images": len(data.x_test), **measured, **provenance()})
+        given = {"run": run, "dataset": data.name, "images": len(data.x_test), "grid_spacing": spacing}
+        write_json(file, {**given, **measured, **provenance()})
 
 
 def _recognise_again(model, protocol, data, classes, spacing, redraws, seed, progress, upright_last):

@@ -237,6 +237,15 @@ def test_a_result_that_could_not_be_written_is_not_measured(capsys, tmp_path, fi
     refused(capsys, main("bench", "--json", file), "--json", "a file in an existing folder", repr(file))
 
 
+def test_evaluate_does_not_write_over_a_run(capsys, tmp_path):
+    text = json.dumps({"protocol": PROTOCOL.to_json()})
+    for name in ("metrics.json", "config.json"):
+        (tmp_path / name).write_text(text)
+    file = str(tmp_path / "metrics.json")
+    refused(capsys, main("evaluate", str(tmp_path), "--json", file), "--json", "a new file", repr(file))
+    assert (tmp_path / "metrics.json").read_text() == text
+
+
 @pytest.mark.parametrize("argv", [("--seconds", "ten"), ("--seconds", "0"), ("--precision", "float16")])
 def test_bench_with_bad_arguments(capsys, argv, monkeypatch):
     from invariance import benchmark

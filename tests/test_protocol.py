@@ -48,6 +48,8 @@ def test_the_original_budget():
         {"batch_size": 64.0},
         {"images_per_class": 0},
         {"images_per_class": -1},
+        {"learning_rate": None},
+        {"decay_rate": None},
         {"decay_rate": -3},
         {"decay_rate": 0},
         {"batch_size": -1},

@@ -1,6 +1,5 @@
 """The README does not drift from the program: its snippet runs, its table is that of the committed runs."""
 
-import json
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from invariance import claims, cli, report, results
-from invariance.results import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -78,7 +76,7 @@ def test_findings_on_shift_cite_committed_runs():
 
     (model,) = FINDINGS
     short, long = (
-        RunFolder(REPOSITORY / f"experiments/results/generation_shift/mnist/standard/{name}/seed-0").json(
+        results.RunFolder(REPOSITORY / f"experiments/results/generation_shift/mnist/standard/{name}/seed-0").json(
             "metrics.json"
         )
         for name in (model, f"{model}+steps=12000")
@@ -95,11 +93,11 @@ def test_what_is_said_of_images_left_upright_is_what_the_committed_runs_say():
 
     [said] = re.findall(r"Networks of ours.*?To make them", README, re.DOTALL)
     means, usual = [], []
-    for folder in sorted((REPOSITORY / "experiments/results/recognition_rotation/mnist/standard/cnn_bn_00").iterdir()):
-        for file in sorted(folder.glob("redraws*.json")):
-            drawn = json.loads(file.read_text())
-            config = json.loads((folder / "config.json").read_text())
-            assert drawn["run"] == {key: config[key] for key in drawn["run"]} and drawn["dataset"] == "mnist"
+    for run in results.find(REPOSITORY / "experiments/results")[0]:
+        for file in sorted(run.folder.path.glob("redraws*.json")):
+            drawn = run.folder.json(file.name)
+            assert run.metrics["model"] == "cnn_bn_00" and drawn["dataset"] == "mnist"
+            assert drawn["run"] == {key: run.config[key] for key in drawn["run"]}
             assert drawn["redraws"]["p_inv"]["redraws"] == 100
             p_out, p_inv = (drawn["redraws"][key] for key in ("p_out", "p_inv"))
             three = p_inv["mean"], leftover.mean_square(p_inv["mean"], p_inv["variance"]), p_out["mean"]

@@ -16,19 +16,22 @@ Profiles other than `paper` also change steps and learning rate, as declared bel
 import sys
 from dataclasses import replace
 
-from experiments import leftover, published
-from invariance import cli
+from experiments.article import published, unrotated_images
+from invariance.cli import run_experiment
+from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.capsnet import CapsNet
 from invariance.models.cnn import CNN, Convolution
 from invariance.models.matrix_capsnet import MatrixCapsNet
-from invariance.protocol import Band, Budget, Entry, Experiment, Recognition
 from invariance.ranges import Ranges
-from invariance.report import share
+from invariance.tasks import Recognition
+from invariance.tasks.columns import share
+from invariance.transforms import Rotation
 
 ALL_ANGLES = ((0, 360),)
 UPRIGHT = ((-45, 45),)
 
-PROTOCOL = Recognition(
+TASK = Recognition(
+    Rotation(),
     Ranges(default=ALL_ANGLES, restricted={3: UPRIGHT, 4: UPRIGHT}),
     excluded=(6, 9),
     inside=UPRIGHT,
@@ -217,7 +220,7 @@ DEVIATIONS = (
     (
         "All 1,992 images of 3 and 4 are turned for P_out and P_inv",
         "to judge by mean and variance, those published of the networks with dropout were measured with the last 72 "
-        "upright, a constant of .036 (`python -m experiments.leftover`)",
+        "upright, a constant of .036 (`python -m experiments.article.unrotated_images`)",
     ),
 )
 
@@ -225,7 +228,7 @@ DEVIATIONS = (
 def _free_digits(model):
     """The published share of the 6,041 images of free digits, from P_test of all and P_in of the other 1,992."""
     four = published.RECOGNITION_ROTATION[model]
-    return (8033 * four["p_test"] - leftover.IMAGES * four["p_in"]) / (8033 - leftover.IMAGES)
+    return (8033 * four["p_test"] - unrotated_images.IMAGES * four["p_in"]) / (8033 - unrotated_images.IMAGES)
 
 
 _PLAIN = [_free_digits(model) for model in ("cnn_00", "cnn_01", "cnn_02", "cnn_dropout_01")]
@@ -234,9 +237,9 @@ _PLAIN = [_free_digits(model) for model in ("cnn_00", "cnn_01", "cnn_02", "cnn_d
 def _turned(model):
     """What the published P_out of a network with dropout would be, had all images been turned."""
     return (
-        f"Without {leftover.LEFT} images that, to judge by its variances, were not turned (as many as are left over "
-        f"from the original's batches), it is {share(leftover.without(model)['p_out'])} (`python -m "
-        "experiments.leftover`). "
+        f"Without {unrotated_images.LEFT} images that, to judge by its variances, were not turned (as many as are left over "
+        f"from the original's batches), it is {share(unrotated_images.without(model)['p_out'])} (`python -m "
+        "experiments.article.unrotated_images`). "
     )
 
 
@@ -269,8 +272,7 @@ FINDINGS = {
 
 EXPERIMENT = Experiment(
     name="recognition_rotation",
-    title="Recognition under rotation: digits 3 and 4 are shown within +/-45 degrees only",
-    protocol=PROTOCOL,
+    task=TASK,
     models=MODELS,
     defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01", "capsnet_dr", "capsnet_em"),
     published=published.RECOGNITION_ROTATION,
@@ -280,4 +282,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(cli.run_experiment(EXPERIMENT))
+    sys.exit(run_experiment(EXPERIMENT))

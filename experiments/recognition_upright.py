@@ -13,9 +13,12 @@ import sys
 from dataclasses import replace
 
 from experiments.recognition_rotation import MODELS as ROTATED
-from invariance import cli
-from invariance.protocol import Entry, Experiment, Recognition
+from experiments.recognition_rotation import TASK
+from invariance.cli import run_experiment
+from invariance.experiment import Entry, Experiment
 from invariance.ranges import Ranges
+from invariance.tasks import Recognition
+from invariance.transforms import Rotation
 
 # 60,000 training images in batches of 50: twice the updates of the batches of 100 that the rotated digits have. Without
 # the shifts five epochs reach .9927 (batches of 100) and .9929 (50), and learn the training images by heart.
@@ -32,8 +35,14 @@ def upright(entry: Entry, **changes) -> Entry:
 
 EXPERIMENT = Experiment(
     name="recognition_upright",
-    title="Recognition of upright digits, all ten",
-    protocol=Recognition(Ranges(default=((0, 0),)), max_shift=2),
+    task=Recognition(
+        Rotation(),
+        Ranges(default=((0, 0),)),
+        inside=TASK.inside,
+        outside=TASK.outside,
+        inverted=TASK.inverted,
+        max_shift=2,
+    ),
     models={
         "capsnet_dr": upright(
             ROTATED["capsnet_dr"],
@@ -49,4 +58,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    sys.exit(cli.run_experiment(EXPERIMENT))
+    sys.exit(run_experiment(EXPERIMENT))

@@ -1,11 +1,15 @@
 """Do deep networks transfer what they learnt on some classes to others? Measured, not assumed.
 
-Importing this package is cheap: TensorFlow and Keras are loaded by the modules that compute. As soon as Keras is
-loaded, by whomever, the package's layers, losses and optimisers are registered with it, so that
+Importing this package is cheap: TensorFlow and Keras are loaded by the modules that compute. As soon as Keras is loaded,
+by anyone, the package's layers, losses, models and optimisers are registered with it, so that
 ``keras.saving.load_model`` finds them after a plain ``import invariance``.
 """
 
+import importlib
 import os
+import pkgutil
+from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -17,7 +21,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @wrapt.when_imported("keras")
-def _register(keras):
-    from invariance import losses, optimizers  # noqa: F401  (their decorators register them)
-    from invariance.layers import capsules, fast, matrix_capsules  # noqa: F401
-    from invariance.models import capsule_network, conditional_autoencoder  # noqa: F401
+def _register(keras: ModuleType) -> None:
+    # Their decorators register what they define.
+    for name in ("losses", "optimizers", "layers", "models"):
+        module = importlib.import_module(f"{__name__}.{name}")
+        for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+            importlib.import_module(f"{module.__name__}.{found.name}")

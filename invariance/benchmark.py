@@ -7,13 +7,14 @@ shared machine wanders by a third within a minute.
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from invariance.errors import UserError
+from invariance.files import write_json
 from invariance.processes import cores
-from invariance.results import write_json
-from invariance.running import PRECISIONS, import_tensorflow, provenance
+from invariance.runs.execute import PRECISIONS
+from invariance.runs.provenance import import_tensorflow, provenance
 
 BATCH = 128
 EVALUATION_BATCH = 512
@@ -23,7 +24,7 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
     """Measures, prints a table and writes it as JSON.
 
     Args:
-        precisions: keys of `running.PRECISIONS`.
+        precisions: keys of `runs.execute.PRECISIONS`.
         seconds: for each measurement.
         path: of the JSON file.
     """
@@ -34,13 +35,15 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
         raise UserError(f"--seconds: a positive number is needed; it is {seconds}")
     import_tensorflow()
     peaks = {precision: Peak(precision) for precision in PRECISIONS}
-    print("Share of peak: of the arithmetic of the layers as defined; capsnet_dr's convolution takes a fifth of it,")
-    print("and capsnet_em's routing is not counted. The warp is included, sizes are the published ones. aae_rotation's")
-    print("rate is in images of the reconstruction's update; five of the critic and one of the encoder go with it.")
+    print("Share of peak: by the arithmetic of the layers as defined; capsnet_dr's convolution takes a fifth of it,")
+    print("and capsnet_em's routing is not counted. The warp is included; sizes are the published ones. aae_rotation's")
+    print(
+        "rate counts images of the reconstruction's update; five updates of the critic and one of the encoder go along."
+    )
     print(f"{'':44}{'images/s':>12}{'GFLOP/s':>10}{'of peak':>9}", flush=True)
     rows = []
 
-    def add(name, precision, measured):
+    def add(name: str, precision: str, measured: dict) -> None:
         rows.append({"name": name, "precision": precision, **measured})
         rate = f"{measured['images_per_second']:>12,.0f}" if "images_per_second" in measured else " " * 12
         share = f"{measured['share_of_peak']:>8.1%}" if "share_of_peak" in measured else ""
@@ -62,8 +65,7 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
         if half:
             ratios[f"{name} training step, bfloat16 / float32"] = half["images_per_second"] / step["images_per_second"]
         evaluation = rates[f"{name} evaluation", "float32"]
-        count = 10_000 if "ae_" in name else 8033
-        ratios[f"{name} one point of all test images, seconds"] = count / evaluation["images_per_second"]
+        ratios[f"{name} one point of 10,000 test images, seconds"] = 10_000 / evaluation["images_per_second"]
         alone = sum(1 / rates[part, "float32"]["images_per_second"] for part in ("warp", "input pipeline"))
         ratios[f"{name} warp and pipeline / training step"] = alone * step["images_per_second"]
     for name, value in ratios.items():
@@ -125,89 +127,67 @@ def _measure(work: Callable, images: int, flops: float, peak: Peak, seconds: flo
     return measured
 
 
-def _workloads(precision):
+def _workloads(precision: str) -> Iterator[tuple[str, Callable, int, float]]:
     """(name, callable, images a call, matrix-product operations an image) of each part of a run."""
     import keras
     import numpy as np
-    import tensorflow as tf
 
-    from invariance import evaluation, generation, pipeline, training, xla
+    from invariance import xla
     from invariance.models.autoencoder import Autoencoder
     from invariance.models.capsnet import CapsNet
     from invariance.models.cnn import CNN, Convolution
     from invariance.models.matrix_capsnet import MatrixCapsNet
-    from invariance.protocol import GenerationByRotation, GenerationByShift, Recognition
     from invariance.ranges import Ranges
+    from invariance.runs import pipeline, training
+    from invariance.tasks import Generation, Recognition
+    from invariance.transforms import Rotation, Shift
 
     keras.config.set_dtype_policy(PRECISIONS[precision])
     shape, classes = (28, 28, 1), (0, 1, 2, 3, 4, 5, 7, 8)
-    upright = ((-45, 45),)
-    protocol = Recognition(Ranges(((0, 360),), {3: upright, 4: upright}), (6, 9))
+    narrow = ((-45, 45),)
+    recognition = Recognition(Rotation(), Ranges(((0, 360),), {3: narrow, 4: narrow}), (6, 9))
+    rotation = Generation(Rotation(), Ranges(((-180, 180),), {4: narrow, 9: narrow}))
+    shift = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))
     rng = np.random.default_rng(0)
-    # The size of MNIST without 6 and 9; speed does not depend on what the pixels show.
+    # The size of MNIST without 6 and 9; speed does not depend on what the images show.
     images = rng.integers(0, 256, (48_133, *shape), np.uint8)
     labels = rng.choice(np.array(classes, np.int32), len(images))
-    prepare = protocol.prepare(0, classes)
 
-    batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
     if precision == "float32":
-        warp = xla.compiled(prepare)
+        batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
+        warp = xla.compiled(recognition.prepare(0, classes))
         one = next(batches)
         yield "warp", lambda: warp(*one)[0].numpy(), BATCH, 0
         yield "input pipeline", lambda: next(batches), BATCH, 0
-    # As in experiments/recognition_rotation.py, which the library may not import.
+    # As in experiments/, which the library may not import.
     networks = {
-        "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), batch_norm=True, dropout=0.5), 128),
-        "capsnet_dr": (CapsNet(), 100),
-        "capsnet_em": (MatrixCapsNet(), 50),
+        "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), True, 0.5), recognition, 128),
+        "capsnet_dr": (CapsNet(), recognition, 100),
+        "capsnet_em": (MatrixCapsNet(), recognition, 50),
+        "ae_rotation": (Autoencoder(), rotation, BATCH),
+        "ae_shift": (Autoencoder(), shift, BATCH),
+        "ae_rotation, F = 128": (Autoencoder(feature_maps=128), rotation, BATCH),
+        "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
     }
-    drawing = {
-        "ae_rotation": (Autoencoder(), GenerationByRotation(Ranges(((-180, 180),), {4: upright, 9: upright}))),
-        "ae_shift": (Autoencoder(), GenerationByShift(Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))),
-    }
-    drawing["ae_rotation, F = 128"] = Autoencoder(feature_maps=128), drawing["ae_rotation"][1]
-    regularised = Autoencoder(feature_maps=128, regulariser="wasserstein")
-    drawing["aae_rotation"] = regularised, drawing["ae_rotation"][1]
-    chunk = tf.constant(images[:EVALUATION_BATCH])
-    angles = tf.linspace(-180.0, 180.0, EVALUATION_BATCH)
-    for name, (network, batch_size) in networks.items():
-        # Freed before the next is made: the largest take a gigabyte.
-        model = network(shape, len(classes))
+    for name, (network, task, batch_size) in networks.items():
+        # Freed before the next is built: the largest take a gigabyte.
+        sizes = task.arguments(shape, classes)
+        model = network(*sizes)
         model.optimizer.build(model.trainable_variables)
-        step = training.compiled_step(model, prepare, batch_size)
+        step = training.compiled_step(model, task.prepare(0, classes), batch_size)
         batches = iter(pipeline.batches(images, labels, 0, batch_size, 0, 10**9))
         yield (
             f"{name} training step",
             lambda step=step, batches=batches: step(*next(batches))[1].numpy(),
             batch_size,
-            network.training_flops(shape, len(classes)),
-        )
-        classify = evaluation.classifier(model, shape, len(classes))
-        yield (
-            f"{name} evaluation",
-            lambda classify=classify: classify(chunk, angles)[0].numpy(),
-            EVALUATION_BATCH,
-            network.flops(shape, len(classes)),
-        )
-        keras.backend.clear_session()
-    for name, (network, protocol) in drawing.items():
-        sizes = protocol.arguments(shape, classes)
-        model = network(*sizes)
-        model.optimizer.build(model.trainable_variables)
-        step = training.compiled_step(model, protocol.prepare(0, classes), BATCH)
-        batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
-        yield (
-            f"{name} training step",
-            lambda step=step, batches=batches: step(*next(batches))[1].numpy(),
-            BATCH,
             network.training_flops(*sizes),
         )
-        drawings = generation.Drawings(generation.Artist(model, protocol), images[: generation.BATCH])
-        point = protocol.parameters(protocol.grid(None))[3]
+        evaluate = task.evaluator(model, images[:EVALUATION_BATCH], classes)
+        point = float(task.points(task.usual_spacing)[3])
         yield (
             f"{name} evaluation",
-            lambda drawings=drawings, point=point: drawings.errors(point),
-            generation.BATCH,
-            network.decoder_flops(*sizes[1:]),
+            lambda evaluate=evaluate, point=point: evaluate(point),
+            EVALUATION_BATCH,
+            network.evaluation_flops(*sizes),
         )
         keras.backend.clear_session()

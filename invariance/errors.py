@@ -1,4 +1,4 @@
-"""What can go wrong for the person at the terminal, one class per exit code; checks that arguments share."""
+"""Errors that a user sees, one class per exit code, and checks of arguments."""
 
 
 class UserError(Exception):
@@ -8,29 +8,37 @@ class UserError(Exception):
 
 
 class ModelError(UserError):
-    """A model that cannot be built for these data, or does not fit the protocol: the others of a command still may."""
+    """A model that cannot be built for these data, or does not fit the task. Other models of a command may still run."""
 
 
-def is_positive_integer(value) -> bool:
+def is_positive_integer(value: object) -> bool:
     """Whether a value is an integer, not a float or a truth value, and at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def require_positive(declared, *names: str):
+def require_positive(declared: object, *names: str) -> None:
     """Raises ValueError if one of these attributes is not a positive integer."""
     for name in names:
         if not is_positive_integer(value := getattr(declared, name)):
             raise ValueError(f"Argument `{name}` must be a positive integer. Received: {value!r}")
 
 
-def require_share(declared, *names: str):
+def require_count(declared: object, *names: str) -> None:
+    """Raises ValueError if one of these attributes is not a whole number of at least 0."""
+    for name in names:
+        value = getattr(declared, name)
+        if not (is_positive_integer(value) or (value == 0 and isinstance(value, int) and not isinstance(value, bool))):
+            raise ValueError(f"Argument `{name}` must be a whole number of at least 0. Received: {value!r}")
+
+
+def require_share(declared: object, *names: str) -> None:
     """Raises ValueError if one of these attributes is not at least 0 and less than 1."""
     for name in names:
         if not 0 <= (value := getattr(declared, name)) < 1:
             raise ValueError(f"Argument `{name}` must be at least 0 and less than 1. Received: {value!r}")
 
 
-def require_extra(package: str, option: str, extra: str | None = None):
+def require_extra(package: str, option: str, extra: str | None = None) -> None:
     """Raises UserError if an optional package, which an extra (of the same name) installs, is not there."""
     from importlib.util import find_spec
 

@@ -1,16 +1,30 @@
-"""All pictures. The only module that imports matplotlib."""
+"""All figures. The only module that imports matplotlib."""
+
+from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from invariance.results import replacing
+from invariance.files import replacing
+from invariance.ranges import Intervals, centred, contains
+from invariance.tasks.columns import join
+
+if TYPE_CHECKING:
+    from invariance.tasks import Generation, Recognition, Task
+    from invariance.tasks.draw import Errors
+    from invariance.tasks.metrics import Predictions
 
 # Colour-blind-safe (Okabe and Ito); restricted classes get the two strong ones.
 _STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
@@ -28,93 +42,120 @@ _DASHES = (
 )
 
 
-def save(figure, path, greys: bool = False):
-    """Writes a figure as PNG, atomically, and closes it. Few colours remain: half the bytes, and nothing visible lost.
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure of a run folder.
 
     Args:
-        figure: of matplotlib.
-        path: of the file.
+        name: of its file.
+        figure: matplotlib's.
         greys: whether it is a sheet of grey images, in which every shade counts.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+
+    name: str
+    figure: Figure
+    greys: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Writes it as PNG, atomically, and closes it. With few colours: half the bytes, and no visible loss.
+
+        Raises:
+            RunError: if the disk does not take it.
+        """
+        drawn = io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+        plt.close(self.figure)
+        way = (96, Image.Quantize.MEDIANCUT) if self.greys else (256, Image.Quantize.FASTOCTREE)
+        few = Image.open(drawn).convert("RGB").quantize(*way, dither=Image.Dither.NONE)
+        with replacing(folder / self.name) as partial:
+            few.save(partial, "PNG", optimize=True)
+
+
+def png(figure: Figure, dpi: int = 100) -> bytes:
+    """A figure as the bytes of a PNG; the figure is closed."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight")
     plt.close(figure)
-    way = (96, Image.Quantize.MEDIANCUT) if greys else (256, Image.Quantize.FASTOCTREE)
-    few = Image.open(drawn).convert("RGB").quantize(*way, dither=Image.Dither.NONE)
-    with replacing(path) as partial:
-        few.save(partial, "PNG", optimize=True)
+    return stream.getvalue()
 
 
-def _signed(intervals):
-    """Intervals modulo 360, cut and moved into [-180, 180]."""
-    pieces = []
-    for low, high in intervals:
-        if high - low >= 360:
-            return [(-180.0, 180.0)]
-        start = (low + 180) % 360 - 180
-        stop = start + high - low
-        pieces += [(start, stop)] if stop <= 180 else [(start, 180.0), (-180.0, stop - 360)]
-    return pieces
-
-
-def accuracy_by_angle(predictions, protocol, title, chance):
-    """Accuracy against angle, a line a digit; training range of the restricted digits shaded; chance dashed."""
-    figure, axes = _by_angle(predictions, predictions.accuracy, protocol)
+def accuracy_by_parameter(predictions: Predictions, task: Recognition, title: str, chance: float) -> Figure:
+    """Accuracy by parameter, a line per class; training range of the restricted classes shaded; chance dashed."""
+    figure, axes = _by_parameter(predictions, predictions.accuracy, task)
     axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
-    axes.set(ylabel="share recognised", title=title, ylim=(-0.02, 1.02))
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
+    axes.set(ylabel="accuracy", title=title, ylim=(-0.02, 1.02))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
     return figure
 
 
-def error_by_angle(predictions, protocol, title):
-    """Mean squared error of the reconstruction against angle, drawn as the accuracy is."""
-    figure, axes = _by_angle(predictions, predictions.errors, protocol)
+def error_of_reconstruction(predictions: Predictions, task: Recognition, title: str) -> Figure:
+    """Mean squared error of the reconstruction by parameter, drawn like the accuracy."""
+    figure, axes = _by_parameter(predictions, predictions.errors, task)
     axes.set(ylabel="mean squared error of the reconstruction", title=title)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="digit")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="class")
     return figure
 
 
-def _by_angle(predictions, values, protocol):
-    """Axes with a line a digit over the angles, the training range of the restricted digits shaded."""
+def _shade(axes: Any, task: Task, labels: Sequence[int], names: str) -> None:
+    """Shades the training ranges of some classes; of whole values, up to the last one."""
+    kind = task.transformation
+    spans = {span for label in labels for span in centred(task.ranges.of(label), kind.period)}
+    for number, (low, high) in enumerate(sorted(spans)):
+        axes.axvspan(
+            low,
+            high - 1 if kind.whole else high,
+            color="#FBEBD3",
+            zorder=0,
+            label=f"training range of {names}" if number == 0 else None,
+        )
+
+
+def _parameter_axis(axes: Any, task: Task) -> None:
+    """The axis of the transformation's parameter: label, extent, ticks."""
+    kind = task.transformation
+    axes.set_xlabel(kind.axis)
+    if kind.period:
+        axes.set_xlim(-kind.period / 2, kind.period / 2)
+    if kind.ticks:
+        axes.set_xticks(kind.ticks)
+
+
+def _by_parameter(predictions: Predictions, values: Any, task: Recognition) -> tuple[Figure, Any]:
+    """Axes with a line per class over the parameter, the training range of the restricted classes shaded."""
     figure, axes = plt.subplots(figsize=(9, 4.6))
-    spans = sorted({span for label in protocol.restricted for span in _signed(protocol.ranges.of(label))})
-    names = ", ".join(str(label) for label in protocol.restricted)
-    for number, (low, high) in enumerate(spans):
-        axes.axvspan(low, high, color="#FBEBD3", zorder=0, label=f"training range of {names}" if number == 0 else None)
+    _parameter_axis(axes, task)
+    _shade(axes, task, task.restricted, ", ".join(map(str, task.restricted)))
     free = 0
     for label, line in zip(predictions.classes, values, strict=True):
-        if label in protocol.restricted:
-            colour = _STRONG[protocol.restricted.index(label) % len(_STRONG)]
-            axes.plot(predictions.angles, line, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
+        if label in task.restricted:
+            colour = _STRONG[task.restricted.index(label) % len(_STRONG)]
+            axes.plot(predictions.points, line, color=colour, lw=2.4, label=f"{label} (restricted)", zorder=3)
         else:
-            axes.plot(predictions.angles, line, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label))
+            axes.plot(predictions.points, line, color=_FREE, ls=_DASHES[free % len(_DASHES)], lw=1.1, label=str(label))
             free += 1
-    axes.set(xlabel="angle, degrees (counter-clockwise)", xlim=(-180, 180))
-    axes.set_xticks(range(-180, 181, 45))
     axes.grid(alpha=0.25)
     return figure, axes
 
 
-def taken_for(predictions, protocol, title):
-    """What the restricted digits, turned into the protocol's inverted range, are taken for."""
-    labels = protocol.restricted
-    shares = predictions.taken_for(labels, protocol.inverted)
+def taken_for(predictions: Predictions, task: Recognition, title: str) -> Figure:
+    """What the restricted classes are taken for, farthest from their training range."""
+    labels = task.restricted
+    shares = predictions.taken_for(labels, task.inverted)
     figure, panels = plt.subplots(1, len(labels), figsize=(4.2 * len(labels), 3.2), sharey=True, squeeze=False)
     for panel, label, row in zip(panels[0], labels, shares, strict=True):
         colours = ["#009E73" if predicted == label else "#888888" for predicted in predictions.classes]
         bars = panel.bar([str(predicted) for predicted in predictions.classes], row, color=colours)
         panel.bar_label(bars, [f"{value:.2f}" if value >= 0.005 else "0" for value in row], fontsize=8)
         images = predictions.images[predictions.classes.index(label)]
-        panel.set(title=f"{label} ({images:,} images; green: right)", xlabel="taken for", ylim=(0, 1.08))
+        panel.set(title=f"{label} ({images:,} images; green: correct)", xlabel="taken for", ylim=(0, 1.08))
     panels[0, 0].set_ylabel("share of images")
-    spans = ", ".join(f"[{low:g}, {high:g}]" for low, high in protocol.inverted)
-    figure.suptitle(f"{title}: restricted digits turned by {spans} degrees", y=1.02)
+    figure.suptitle(f"{title}: {join(labels)} {task.transformation.describe(task.inverted)}", y=1.02)
     return figure
 
 
-def training_curves(history, title):
-    """Loss and the other logged values against the number of training images seen."""
+def training_curves(history: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """Loss and the other logged values by the number of training images seen."""
     keys = [key for key in history[0] if key not in ("step", "images", "seconds")]
     figure, panels = plt.subplots(1, len(keys), figsize=(4.6 * len(keys), 3.2), squeeze=False)
     images = [row["images"] for row in history]
@@ -130,7 +171,7 @@ def training_curves(history, title):
     return figure
 
 
-def contact_sheet(images, captions, title):
+def contact_sheet(images: Any, captions: Sequence[str], title: str) -> Figure:
     """A sheet of images as a network gets them.
 
     Args:
@@ -152,14 +193,16 @@ def contact_sheet(images, captions, title):
     return figure
 
 
-def reconstructions(inputs, drawn, captions, right, title):
-    """Pairs of images: above what the network gets, below what its decoder draws of it.
+def reconstructions(
+    inputs: Any, drawn: Any, captions: Sequence[tuple[str, str]], right: Sequence[bool], title: str
+) -> Figure:
+    """Pairs of images: above what the network sees, below its reconstruction.
 
     Args:
         inputs: (n, height, width, channels), in [0, 1].
         drawn: the same shape.
-        captions: n pairs (text over the input, class that was chosen).
-        right: n truth values; what is not right gets a red caption.
+        captions: n pairs (text above the input, class that was chosen).
+        right: n booleans; errors get a red caption.
     """
     columns = 12 if len(inputs) % 12 == 0 else 8
     blocks = math.ceil(len(inputs) / columns)
@@ -182,8 +225,8 @@ def reconstructions(inputs, drawn, captions, right, title):
     return figure
 
 
-def dimensions(drawn, offsets, title):
-    """The decoder's images as one dimension after the other of a capsule is moved: a row a dimension.
+def dimensions(drawn: np.ndarray, offsets: Sequence[float], title: str) -> Figure:
+    """The decoder's images as each dimension of a capsule is varied: one row per dimension.
 
     Args:
         drawn: (dimensions, offsets, height, width, channels), in [0, 1].
@@ -205,30 +248,30 @@ def dimensions(drawn, offsets, title):
     return figure
 
 
-def error_by_parameter(errors, protocol, digit, title, published=None):
-    """Mean squared error of drawn images against angle or shift, a line a digit, on a logarithmic scale.
+def error_by_parameter(
+    errors: Errors,
+    task: Generation,
+    digit: int,
+    title: str,
+    published: Mapping[int, Mapping[float, float]] | None = None,
+) -> Figure:
+    """Mean squared error of drawn images by parameter, a line per class, on a logarithmic scale.
 
-    The training range of the restricted digits is shaded. Points at which the target is not blurred by interpolation
-    stand apart from the lines. Baselines are those of ``digit``; published values are dots.
+    The training range of the restricted classes is shaded. Points at which interpolation does not blur the target stand
+    apart from the lines. Baselines are those of ``digit``; published values are dots.
 
     Args:
-        errors: `generation.Errors`.
-        protocol: gives the ranges.
+        errors: of a model.
+        task: gives the ranges.
         digit: whose baselines are drawn.
-        title: over the axes.
+        title: above the axes.
         published: digit -> {parameter: value}.
     """
     figure, axes = plt.subplots(figsize=(9, 5.4))
-    angle = protocol.parameter == "angle"
-    # Shifts are whole pixels: an interval (-5, 5) holds -5, ..., 4.
-    cut = _signed if angle else lambda pairs: [(low, high - 1) for low, high in pairs]
-    some = protocol.restricted or errors.classes[:1]
-    names = ", ".join(map(str, protocol.restricted)) or "all digits"
-    for number, (low, high) in enumerate(sorted({span for label in some for span in cut(protocol.ranges.of(label))})):
-        axes.axvspan(low, high, color="#FBEBD3", zorder=0, label=f"training range of {names}" if number == 0 else None)
-    blurred = ~np.isin(errors.points, protocol.unblurred)
+    _shade(axes, task, task.restricted or errors.classes[:1], ", ".join(map(str, task.restricted)) or "all classes")
+    blurred = ~np.isin(errors.points, task.transformation.unblurred)
     free, strong = 0, iter(_STRONG)
-    emphasised = {label: next(strong) for label in (protocol.restricted or (digit,))[: len(_STRONG)]}
+    emphasised = {label: next(strong) for label in (task.restricted or (digit,))[: len(_STRONG)]}
     for label, line in zip(errors.classes, errors.errors, strict=True):
         if label in emphasised:
             style = {"color": emphasised[label], "lw": 2.2, "zorder": 3}
@@ -242,7 +285,7 @@ def error_by_parameter(errors, protocol, digit, title, published=None):
     for number, (name, values) in enumerate(errors.baselines.items()):
         axes.plot(
             errors.points[blurred],
-            # A copied input has no error where nothing is moved; a logarithm has no place for that.
+            # A copied input has no error where nothing is changed, which a logarithm cannot show.
             np.where(values[row, blurred] > 0, values[row, blurred], np.nan),
             color="black",
             lw=0.9,
@@ -265,33 +308,30 @@ def error_by_parameter(errors, protocol, digit, title, published=None):
         )
     if not blurred.all():
         axes.plot([], [], ls="none", marker="x", color="black", ms=4, label="not blurred (left out)")
-    axes.set(
-        yscale="log",
-        xlabel=protocol.axis,
-        ylabel="mean squared error, pixels in [-1, 1]",
-        title=title,
-    )
-    if angle:
-        axes.set(xlim=(-180, 180), xticks=range(-180, 181, 45))
+    axes.set(yscale="log", ylabel="mean squared error, pixels in [-1, 1]", title=title)
+    _parameter_axis(axes, task)
     axes.grid(alpha=0.25, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return figure
 
 
-def pairs(expected, drawn, labels, points, protocol, title):
-    """Expected images above drawn ones, a column a parameter, two rows a digit; trained parameters are framed.
+def pairs(
+    expected: np.ndarray, drawn: np.ndarray, labels: Sequence[int], points: Any, task: Task, title: str
+) -> Figure:
+    """Expected images above drawn ones: a column per parameter, two rows per class; trained parameters are framed.
 
     Args:
         expected: (points, digits, height, width, channels), in [-1, 1].
         drawn: the same shape.
-        labels: of the digits.
+        labels: of the classes.
         points: of the parameter.
     """
     digits = len(labels)
     figure, panels = _sheet(2 * digits, len(points))
+    trained_at = {label: contains(task.ranges.of(label), points, task.transformation.period) for label in labels}
     for row, label in enumerate(labels):
         for column, point in enumerate(points):
-            trained = _trained(protocol, label, point)
+            trained = trained_at[label][column]
             for line, image in ((2 * row, expected[column, row]), (2 * row + 1, drawn[column, row])):
                 panel = panels[line, column]
                 _image(panel, (np.asarray(image) + 1) / 2)
@@ -300,12 +340,12 @@ def pairs(expected, drawn, labels, points, protocol, title):
             if row == 0:
                 panels[0, column].set_title(f"{point:g}", fontsize=7, pad=2)
         panels[2 * row, 0].set_ylabel(str(label), rotation=0, fontsize=10, labelpad=10, va="center")
-    figure.suptitle(f"{title}; framed: shown in training ({protocol.parameter}, {protocol.unit})", fontsize=10)
+    figure.suptitle(f"{title}; framed: shown in training ({_named(task)})", fontsize=10)
     return figure
 
 
-def samples(drawn, points, protocol, title):
-    """Images drawn from codes, a row a code and a column a parameter.
+def samples(drawn: np.ndarray, points: Any, task: Task, title: str) -> Figure:
+    """Images drawn from codes: a row per code, a column per parameter.
 
     Args:
         drawn: (codes, points, height, width, channels), in [-1, 1].
@@ -317,59 +357,87 @@ def samples(drawn, points, protocol, title):
             _image(panels[row, column], (image + 1) / 2)
             if row == 0:
                 panels[row, column].set_title(f"{points[column]:g}", fontsize=7, pad=2)
-    figure.suptitle(f"{title} ({protocol.parameter}, {protocol.unit})", fontsize=10)
+    figure.suptitle(f"{title} ({_named(task)})", fontsize=10)
     return figure
 
 
-def error_map(errors, shifts, pairs, title):
-    """Mean squared error over (dy, dx); the training range is framed.
+def _named(task: Task) -> str:
+    """The parameter with its unit."""
+    kind = task.transformation
+    return f"{kind.parameter}, {kind.unit}" if kind.unit else kind.parameter
+
+
+def parameter_map(
+    values: np.ndarray, points: np.ndarray, trained: Intervals, title: str, label: str, most: float | None = None
+) -> Figure:
+    """A number over (dy, dx); the training range is framed.
 
     Args:
-        errors: (shifts, shifts), rows dy.
-        shifts: pixels.
-        pairs: the training range, of which the outermost ends are drawn.
+        values: (points, points), rows dy.
+        points: pixels, evenly spaced.
+        trained: the training range, of which the outermost ends are framed.
+        title: above the axes.
+        label: what the number is.
+        most: the number at the end of the colour scale; None for the largest.
     """
     figure, axes = plt.subplots(figsize=(6.2, 5.2))
-    half = (shifts[1] - shifts[0]) / 2
-    extent = (shifts[0] - half, shifts[-1] + half, shifts[-1] + half, shifts[0] - half)
-    image = axes.imshow(errors, extent=extent, cmap="viridis", vmin=0)
-    low, high = pairs[0][0] - 0.5, pairs[-1][1] - 0.5
+    half = (points[1] - points[0]) / 2
+    extent = (points[0] - half, points[-1] + half, points[-1] + half, points[0] - half)
+    image = axes.imshow(values, extent=extent, cmap="viridis", vmin=0, vmax=most)
+    low, high = trained[0][0] - 0.5, trained[-1][1] - 0.5
     axes.add_patch(plt.Rectangle((low, low), high - low, high - low, fill=False, ec="#E69F00", lw=2))
     axes.set(xlabel="dx, pixels (positive: right)", ylabel="dy, pixels (positive: down)", title=title)
-    figure.colorbar(image, label="mean squared error, pixels in [-1, 1]")
+    figure.colorbar(image, label=label)
     return figure
 
 
-def animation(expected, drawn, pairs, points, parameter, path):
-    """Writes an animated GIF: expected image left, drawn image right; a bar below while the parameter was trained.
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """An animated GIF: expected image left, drawn image right; a bar below at parameters shown in training.
 
     Args:
+        name: of its file.
         expected: (frames, height, width, channels), in [-1, 1].
         drawn: the same shape.
-        pairs: the training range.
         points: (frames,) of the parameter.
-        parameter: "angle" or "shift".
-        path: of the file.
+        task: gives the training range ...
+        label: ... of this class.
     """
-    frames = []
-    for left, right, point in zip(expected, drawn, points, strict=True):
-        gap = -np.ones((left.shape[0], 2, left.shape[2]))
-        frame = np.concatenate([left, gap, right], axis=1)
-        bar = np.full((2, *frame.shape[1:]), 1.0 if _in_range(point, pairs, parameter) else -1.0)
-        grey = np.clip((np.concatenate([frame, bar]).mean(axis=-1) + 1) * 127.5, 0, 255).astype("uint8")
-        frames.append(Image.fromarray(grey).resize((grey.shape[1] * 4, grey.shape[0] * 4), Image.Resampling.NEAREST))
-    with replacing(path) as partial:
-        frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+    name: str
+    expected: np.ndarray
+    drawn: np.ndarray
+    points: np.ndarray
+    task: Task
+    label: int
+
+    def save(self, folder: Path) -> None:
+        """Writes it, atomically.
+
+        Raises:
+            RunError: if the disk does not take it.
+        """
+        trained = contains(self.task.ranges.of(self.label), self.points, self.task.transformation.period)
+        frames = []
+        for left, right, inside in zip(self.expected, self.drawn, trained, strict=True):
+            gap = -np.ones((left.shape[0], 2, left.shape[2]))
+            frame = np.concatenate([left, gap, right], axis=1)
+            bar = np.full((2, *frame.shape[1:]), 1.0 if inside else -1.0)
+            grey = np.clip((np.concatenate([frame, bar]).mean(axis=-1) + 1) * 127.5, 0, 255).astype("uint8")
+            size = (grey.shape[1] * 4, grey.shape[0] * 4)
+            frames.append(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST))
+        with replacing(folder / self.name) as partial:
+            frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
 
 
-def curves_together(curves, xlabel, title, logarithmic=False):
-    """One curve a model over the same parameter: the mean of its runs, with the span between the lowest and highest.
+def curves_together(curves: Mapping[str, Sequence[Mapping[float, float]]], task: Task, title: str) -> Figure:
+    """A curve per model over the same parameter: the mean of its runs; shaded from the lowest to the highest.
 
     Args:
-        curves: name -> [{parameter: value}, one a run]. Parameters that not all runs of a model have are left out.
-        xlabel: what the parameter is.
-        title: over the axes.
-        logarithmic: scale of the values.
+        curves: name -> [{parameter: value}, one for each run]. Parameters that not all runs of a model have are
+            omitted.
+        task: what was measured.
+        title: above the axes.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
     for number, (name, runs) in enumerate(curves.items()):
@@ -380,23 +448,15 @@ def curves_together(curves, xlabel, title, logarithmic=False):
         axes.plot(points, values.mean(axis=0), label=name, lw=1.4, color=color, ls=dashes)
         if len(runs) > 1:
             axes.fill_between(points, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, lw=0)
-    axes.set(xlabel=xlabel, title=title, yscale="log" if logarithmic else "linear")
+    axes.set(ylabel=task.curve, title=title, yscale="log" if task.logarithmic else "linear")
+    _parameter_axis(axes, task)
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return figure
 
 
-def _trained(protocol, label, point):
-    return _in_range(point, protocol.ranges.of(label), protocol.parameter)
-
-
-def _in_range(point, pairs, parameter):
-    turns = (-360, 0, 360) if parameter == "angle" else (0,)
-    return any(low <= point + turn < high or low == high == point + turn for low, high in pairs for turn in turns)
-
-
-def _sheet(rows, columns):
+def _sheet(rows: int, columns: int) -> tuple[Figure, Any]:
     """A figure of small panels without ticks."""
     height = rows * 0.66 + 0.8
     figure, panels = plt.subplots(rows, columns, figsize=(columns * 0.62 + 0.5, height), squeeze=False)
@@ -406,6 +466,6 @@ def _sheet(rows, columns):
     return figure, panels
 
 
-def _image(panel, image):
+def _image(panel: Any, image: Any) -> None:
     image = np.asarray(image)
     panel.imshow(image[..., 0] if image.shape[-1] not in (3, 4) else image, cmap="gray", vmin=0, vmax=1)

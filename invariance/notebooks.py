@@ -2,17 +2,22 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from invariance.experiment import Experiment
+from invariance.files import replacing
 from invariance.progress import Progress
-from invariance.protocol import Experiment
-from invariance.results import Run, find
+from invariance.runs.find import Run, find
 
 # For the tests of the notebooks: where runs are looked for and made, in which profile, on which data.
 RUNS, PROFILE, DATASET = "INVARIANCE_RUNS", "INVARIANCE_PROFILE", "INVARIANCE_DATASET"
 
 
-def newest_run(experiment: str, models=None, runs=None) -> Run | None:
+def newest_run(
+    experiment: str, models: Collection[str] | None = None, runs: Sequence[str | Path] | None = None
+) -> Run | None:
     """The run that was finished last, of some models of an experiment.
 
     Args:
@@ -37,7 +42,7 @@ def newest_run(experiment: str, models=None, runs=None) -> Run | None:
     return max(suitable, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, default=None)
 
 
-def newest_or_trained(experiment: Experiment, model: str, models=None) -> Run:
+def newest_or_trained(experiment: Experiment, model: str, models: Collection[str] | None = None) -> Run:
     """The newest suitable run; where there is none, a quick one is trained (minutes), and that is said.
 
     Args:
@@ -48,7 +53,7 @@ def newest_or_trained(experiment: Experiment, model: str, models=None) -> Run:
     run = newest_run(experiment.name, models)
     if run is None:
         from invariance import datasets
-        from invariance.running import RunConfig, execute
+        from invariance.runs.execute import RunConfig, execute
 
         # Opened in Jupyter, a notebook runs in its own folder.
         usual = "../runs" if Path("../notebooks").is_dir() else "runs"
@@ -56,45 +61,34 @@ def newest_or_trained(experiment: Experiment, model: str, models=None) -> Run:
         print(f"No finished run of {experiment.name} was found. One is trained now: {model}, profile {profile}.")
         entry = experiment.models[model]
         dataset = datasets.resolve(os.environ.get(DATASET, "auto"), print)
-        protocol = entry.protocol or experiment.protocol
-        execute(RunConfig(experiment.name, profile, model, entry, protocol, dataset), runs)
+        execute(RunConfig(experiment.name, profile, model, entry, experiment.task_of(model), dataset), runs)
         run = newest_run(experiment.name, models, runs=[runs])
     Progress("").line(f"Run: {run.folder.path}")
     return run
 
 
-def loaded(run: Run):
-    """(model, protocol, data of the run's classes, classes) of a run.
+def loaded(run: Run) -> tuple[Any, Any, tuple[int, ...]]:
+    """(model, data of the run's classes, classes) of a run; its task is `Run.task`.
 
     Raises:
-        UserError: if the data are not to be had.
+        UserError: if model or data are not available.
     """
-    from invariance.protocol import protocol_from_json
-    from invariance.running import data_again, import_tensorflow
+    from invariance.runs.evaluate import data_of, load_model
 
-    import_tensorflow()
-    import keras
-
-    protocol = protocol_from_json(run.config["protocol"])
-    data, classes = data_again(run.config, protocol)
-    return keras.saving.load_model(run.folder / "model.keras"), protocol, data, classes
+    data, classes = data_of(run.config, run.task)
+    return load_model(run.folder), data, classes
 
 
-def shown(figure):
-    """A figure of `figures` as a picture that a notebook shows."""
-    import io
-
+def shown(figure: Any) -> Any:
+    """A figure of `figures` as an image that a notebook shows."""
     from IPython.display import Image
 
     from invariance import figures
 
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=100, bbox_inches="tight")
-    figures.plt.close(figure)
-    return Image(data=stream.getvalue())
+    return Image(data=figures.png(figure))
 
 
-def execute_all(notebooks, out, say=print):
+def execute_all(notebooks: Iterable[str | Path], out: str | Path, say: Callable[[str], Any] = print) -> None:
     """Executes notebooks, each in a kernel of its own, and writes what they show.
 
     Args:
@@ -107,7 +101,6 @@ def execute_all(notebooks, out, say=print):
         RunError: if a cell fails or the kernel dies; names notebook and error.
     """
     from invariance.errors import RunError, UserError, require_extra
-    from invariance.results import replacing
 
     require_extra("nbclient", "notebooks", "notebooks")
     import nbformat

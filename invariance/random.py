@@ -4,7 +4,11 @@ The n-th number does not depend on the batch it is drawn in, on threads, or on w
 resumed at step n draws what it would have drawn.
 """
 
+import numpy as np
 from keras import ops
+
+from invariance.ranges import Ranges, length
+from invariance.typing import Tensor
 
 # One stream per use, so that no two uses share numbers.
 ORDER, PARAMETERS, EVALUATION, AUGMENTATION = 0, 1, 2, 3
@@ -12,7 +16,7 @@ ORDER, PARAMETERS, EVALUATION, AUGMENTATION = 0, 1, 2, 3
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def threefry2x32(key, counter):
+def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Threefry-2x32 with 20 rounds: two random words from a key and a counter of two words each.
 
     Args:
@@ -45,7 +49,7 @@ def _rotate_left(x, bits):
     return ops.bitwise_or(ops.left_shift(x, _word(bits)), ops.right_shift(x, _word(32 - bits)))
 
 
-def words(seed, stream: int, positions):
+def words(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Two random uint32 words for each position.
 
     Args:
@@ -58,8 +62,46 @@ def words(seed, stream: int, positions):
     return threefry2x32((_word(seed), _word(stream)), (low, high))
 
 
-def uniform(seed, stream: int, positions):
+def uniform(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent float32 numbers, uniform in [0, 1), for each position. Returns a pair of tensors (batch,)."""
     return tuple(
         ops.cast(ops.right_shift(word, _word(8)), "float32") * 2.0**-24 for word in words(seed, stream, positions)
     )
+
+
+class RangeSampler:
+    """Draws values from the range of each label, on the device.
+
+    Args:
+        ranges: of all classes.
+    """
+
+    def __init__(self, ranges: Ranges):
+        # Labels above the highest restricted one share the last row, which holds the default.
+        rows = [ranges.of(label) for label in range(max(ranges.restricted, default=-1) + 1)] + [ranges.default]
+        most = max(len(row) for row in rows)
+        self.low, self.width, self.below_high = (np.zeros((len(rows), most), "float32") for _ in range(3))
+        # Cumulative probability at which each interval begins; 2 for those that do not exist.
+        self.begin, self.share = np.full((len(rows), most), 2.0, "float32"), np.ones((len(rows), most), "float32")
+        for row, pairs in enumerate(rows):
+            total, begin = length(pairs), 0.0
+            for column, (low, high) in enumerate(pairs):
+                share = (high - low) / total if total else 1.0 / len(pairs)
+                self.low[row, column], self.width[row, column] = low, high - low
+                self.below_high[row, column] = np.nextafter(np.float32(high), np.float32(-np.inf))
+                self.begin[row, column], self.share[row, column] = begin, share or 1.0
+                begin += share
+
+    def draw(self, labels: Tensor, uniform: Tensor) -> Tensor:
+        """Values (batch,) from the range of each label (batch,), for uniform numbers (batch,) in [0, 1)."""
+        row = ops.minimum(ops.cast(labels, "int32"), len(self.low) - 1)
+        column = ops.sum(ops.cast(ops.take(self.begin, row, axis=0) <= uniform[:, None], "int32"), axis=-1) - 1
+        cell = row * self.low.shape[1] + column
+
+        def at(table):
+            return ops.take(ops.convert_to_tensor(table.reshape(-1)), cell, axis=0)
+
+        low, width = at(self.low), at(self.width)
+        value = low + (uniform - at(self.begin)) / at(self.share) * width
+        # Rounding must not carry a value out of its half-open interval.
+        return ops.maximum(low, ops.minimum(value, at(self.below_high)))

@@ -1,18 +1,25 @@
-"""Ranges of a transformation's parameter, per class.
+"""Ranges of a transformation's parameter, per class: the only interval arithmetic there is.
 
 A *range* is a tuple of half-open intervals ``((low, high), ...)`` in the parameter's unit (degrees or pixels). An
 interval with ``low == high`` is a single value.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
 
 Intervals = tuple[tuple[float, float], ...]
 
 
-def intervals(value, name: str = "range") -> Intervals:
+def intervals(value: Any, name: str = "range") -> Intervals:
     """Checks ``value`` and returns it as a tuple of disjoint, ascending intervals of floats.
 
     Raises:
@@ -32,36 +39,103 @@ def intervals(value, name: str = "range") -> Intervals:
 
 
 def length(pairs: Intervals) -> float:
-    """The summed length of the intervals."""
+    """The total length of the intervals."""
     return sum(high - low for low, high in pairs)
 
 
-def overlap(first: Intervals, second: Intervals, period: float) -> float:
-    """The summed length that two ranges have in common, both taken modulo ``period`` (360 for degrees)."""
+def extent(*ranges: Intervals) -> tuple[float, float]:
+    """The lowest and the highest end of some ranges."""
+    return min(pairs[0][0] for pairs in ranges if pairs), max(pairs[-1][1] for pairs in ranges if pairs)
+
+
+def overlap(first: Intervals, second: Intervals, period: float | None = None) -> float:
+    """The total length that two ranges share, both taken modulo ``period`` (360 for degrees) where there is one."""
     return sum(
-        max(0.0, min(high, above + turn * period) - max(low, below + turn * period))
+        max(0.0, min(high, above + shift) - max(low, below + shift))
         for low, high in first
         for below, above in second
-        for turn in range(math.floor((low - above) / period), math.ceil((high - below) / period) + 1)
+        for shift in _shifts(low - above, high - below, period)
     )
 
 
-def angle_grid(spacing: float):
-    """Angles -180 + spacing / 2, ..., 180 - spacing / 2 in degrees: the middles of equal cells of the circle.
+def _shifts(low: float, high: float, period: float | None) -> tuple[float, ...]:
+    """The whole periods from ``low`` to ``high``, rounded outwards; no shift without a period."""
+    if period is None:
+        return (0.0,)
+    return tuple(period * turn for turn in range(math.floor(low / period), math.ceil(high / period) + 1))
 
-    Ranges whose ends are multiples of the spacing are tiled exactly by the cells. If 90 is a multiple of the spacing,
-    no angle is a quarter turn, where nothing is blurred by interpolation.
 
-    Raises:
-        ValueError: if angles so many degrees apart do not meet again after one turn, or there is only one.
+def contains(pairs: Intervals, points: ArrayLike, period: float | None = None, closed: bool = False) -> np.ndarray:
+    """Which points lie in a range.
+
+    Args:
+        pairs: half-open intervals [low, high); an interval with ``low == high`` holds that value.
+        points: (points,) parameters.
+        period: 360 for degrees: both are taken modulo it.
+        closed: include the upper ends.
+
+    Returns:
+        (points,) booleans.
     """
     import numpy as np
 
-    if spacing is None or not (0 < spacing <= 180 and abs(360 / spacing - round(360 / spacing)) < 1e-9):
-        raise ValueError(f"A grid of angles is spaced by a divisor of 360 degrees, 180 at most. Received: {spacing!r}")
-    count = round(360 / spacing)
-    # Rounded, so that a quarter turn, if there is one, is recognised as such.
-    return np.round(-180.0 + 360.0 / count * (np.arange(count) + 0.5), 9)
+    points = np.asarray(points, float)
+    inside = np.zeros(points.shape, bool)
+    if not points.size:
+        return inside
+    for low, high in pairs:
+        for shift in _shifts(low - points.max(), high - points.min(), period):
+            upper = points + shift <= high if closed or low == high else points + shift < high
+            inside |= (low <= points + shift) & upper
+    return inside
+
+
+def centred(pairs: Intervals, period: float | None) -> Intervals:
+    """The same range in [-period / 2, period / 2], cut where it wraps around; unchanged without a period."""
+    if period is None:
+        return pairs
+    half, pieces = period / 2, []
+    for low, high in pairs:
+        if high - low >= period:
+            return ((-half, half),)
+        start = (low + half) % period - half
+        stop = start + high - low
+        pieces += [(start, stop)] if stop <= half else [(start, half), (-half, stop - period)]
+    return tuple(sorted(pieces))
+
+
+def complement(whole: Intervals, part: Intervals, period: float | None = None) -> Intervals:
+    """What remains of ``whole`` without ``part``; empty if nothing does. Taken modulo ``period`` where there is one."""
+    remaining = list(whole)
+    for below, above in part:
+        cut = []
+        for low, high in remaining:
+            for shift in _shifts(low - above, high - below, period):
+                start, stop = below + shift, above + shift
+                if start < high and stop > low:
+                    if low < start:
+                        cut.append((low, start))
+                    low = max(low, stop)
+            if low < high:
+                cut.append((low, high))
+        remaining = cut
+    return tuple(sorted(remaining))
+
+
+def middles(pairs: Intervals, count: int) -> list[float]:
+    """Values spread evenly over a range: the middles of ``count`` equal parts; single values in turn."""
+    total = length(pairs)
+    if not total:
+        return [pairs[number % len(pairs)][0] for number in range(count)]
+    values = []
+    for number in range(count):
+        rest = (number + 0.5) / count * total
+        for low, high in pairs:
+            if rest <= high - low:
+                values.append(low + rest)
+                break
+            rest -= high - low
+    return values
 
 
 @dataclass(frozen=True)
@@ -98,21 +172,38 @@ class Ranges:
             "restricted": {str(label): [list(pair) for pair in value] for label, value in self.restricted.items()},
         }
 
+    def mapped(self, function: Callable[[float], float]) -> Ranges:
+        """The same ranges with an increasing function applied to every end."""
+
+        def each(pairs: Intervals) -> Intervals:
+            return tuple((function(low), function(high)) for low, high in pairs)
+
+        return Ranges(each(self.default), {label: each(pairs) for label, pairs in self.restricted.items()})
+
+    @property
+    def all(self) -> list[Intervals]:
+        """The default range and those of the restricted classes."""
+        return [self.default, *self.restricted.values()]
+
     @classmethod
-    def from_json(cls, value: Mapping) -> "Ranges":
+    def from_json(cls, value: Mapping) -> Ranges:
         return cls(**{**value, "restricted": {int(k): v for k, v in value.get("restricted", {}).items()}})
 
 
-def cell_weights(grid, pairs: Intervals, period: float | None = None):
-    """How much of a range each point of an even grid stands for.
+def cell_weights(
+    grid: Iterable[float], pairs: Intervals, period: float | None = None, start: float = -0.5
+) -> list[float]:
+    """How much of a range each point of an even grid represents.
 
-    Point i of the grid stands for the cell of one spacing's width around it. Its weight is the part of the range that
-    lies in its cell, so averages over the range are midpoint sums whatever the range's ends.
+    Each point represents a cell as wide as the spacing. Its weight is the part of the range that lies in its cell, so
+    averages over the range are midpoint sums, wherever the range ends.
 
     Args:
         grid: ascending, evenly spaced parameters.
-        pairs: the range; of total length zero, the nearest grid point gets all the weight.
+        pairs: the range; if its total length is zero, the nearest grid point gets all the weight.
         period: 360 for degrees: the range is taken modulo it.
+        start: where a point's cell begins, relative to the point and in units of the spacing: -0.5 puts the point in
+            the middle of its cell; 0.0 puts it at the beginning, for parameters that take whole values only.
 
     Returns:
         A list of weights that sums to one.
@@ -121,6 +212,8 @@ def cell_weights(grid, pairs: Intervals, period: float | None = None):
         ValueError: if the grid covers no part of the range.
     """
     grid = [float(value) for value in grid]
+    if not pairs:
+        raise ValueError("An average over an empty range does not exist")
     spacing = grid[1] - grid[0] if len(grid) > 1 else (period or 1.0)
     turns = (0.0,)
     if period:
@@ -138,7 +231,7 @@ def cell_weights(grid, pairs: Intervals, period: float | None = None):
     else:
         weights = [
             sum(
-                max(0.0, min(high, value + turn + spacing / 2) - max(low, value + turn - spacing / 2))
+                max(0.0, min(high, value + turn + spacing * (start + 1)) - max(low, value + turn + spacing * start))
                 for low, high in pairs
                 for turn in turns
             )

@@ -1,220 +1,289 @@
-"""Rotation and shift: one batched, bilinear, differentiable warp, and the drawing of its parameters.
+"""The transformations under test: what a parameter is, how it is drawn per class, applied to images, told to a decoder.
 
-Images are (batch, height, width, channels), any float dtype is computed in float32. Angles are in degrees, positive =
-counter-clockwise as seen on the screen (rows run downwards). Shifts are in pixels, dy positive = downwards, dx
-positive = to the right.
+A transformation is declared without importing Keras, which is loaded when something is drawn or applied. Images are
+(batch, height, width, channels). A new transformation is one class with `Transformation` as its base.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from keras import ops
+from invariance.ranges import Intervals, Ranges
+from invariance.typing import Tensor
 
-from invariance import random
-from invariance.ranges import Ranges, length
+if TYPE_CHECKING:
+    import numpy as np
 
-
-def warp(images, rows, columns, fill=0.0):
-    """Samples images bilinearly at the given coordinates; all that lies outside them is ``fill``.
-
-    Between the border pixels and the outside it blends, as scipy's mode 'grid-constant' does.
-
-    Args:
-        images: (batch, height, width, channels).
-        rows: (batch, out_height, out_width) row coordinates to sample; pixel centres are integers.
-        columns: (batch, out_height, out_width) column coordinates.
-        fill: value outside the images.
-
-    Returns:
-        (batch, out_height, out_width, channels) float32, differentiable in images, rows and columns.
-    """
-    images = ops.cast(images, "float32")
-    height, width, channels = images.shape[1:]
-    # A border of one pixel holds the fill value; whatever lies farther out is moved onto it.
-    padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float(fill))
-    pixels = ops.reshape(padded, (-1, channels))
-    top, down = _split(rows, height)
-    left, right = _split(columns, width)
-    batch = ops.reshape(ops.arange(ops.shape(images)[0], dtype="int32"), (-1, 1, 1))
-    corner = (batch * (height + 2) + top) * (width + 2) + left
-
-    def at(offset):
-        return ops.take(pixels, corner + offset, axis=0)
-
-    down, right = down[..., None], right[..., None]
-    upper = at(0) * (1.0 - right) + at(1) * right
-    lower = at(width + 2) * (1.0 - right) + at(width + 3) * right
-    return upper * (1.0 - down) + lower * down
-
-
-def _split(coordinates, size):
-    """Index of the pixel before each coordinate, in the padded image, and the fraction behind it."""
-    inside = ops.clip(coordinates, -1.0, float(size)) + 1.0
-    before = ops.minimum(ops.floor(inside), float(size))
-    return ops.cast(before, "int32"), inside - ops.stop_gradient(before)
-
-
-def _grid(height, width):
-    """Row and column coordinates (1, height, width)."""
-    rows = ops.arange(height, dtype="float32")[None, :, None]
-    columns = ops.arange(width, dtype="float32")[None, None, :]
-    return rows, columns
-
-
-def cosine_sine(degrees):
-    """Cosine and sine of angles in degrees, exact at multiples of 90."""
-    degrees = ops.cast(degrees, "float32")
-    turns = ops.stop_gradient(ops.round(degrees / 90.0))
-    rest = (degrees - 90.0 * turns) * (math.pi / 180.0)
-    cosine, sine = ops.cos(rest), ops.sin(rest)
-    quarter = ops.mod(turns, 4.0)
-    odd = ops.equal(ops.mod(turns, 2.0), 1.0)
-    sign = ops.where(quarter < 2.0, 1.0, -1.0)
-    # cos(90) = -sin(0), sin(90) = cos(0); the signs of both turn over with every half turn.
-    return sign * ops.where(odd, -sine, cosine), sign * ops.where(odd, cosine, sine)
-
-
-def rotate(images, degrees, fill=0.0):
-    """Rotates images about their centre.
-
-    Args:
-        images: (batch, height, width, channels).
-        degrees: (batch,) angles, positive = counter-clockwise.
-        fill: value outside the images.
-
-    Returns:
-        (batch, height, width, channels) float32, differentiable in images and angles.
-    """
-    height, width = images.shape[1:3]
-    cosine, sine = (ops.reshape(value, (-1, 1, 1)) for value in cosine_sine(degrees))
-    middle_row, middle_column = (height - 1) / 2.0, (width - 1) / 2.0
-    rows, columns = _grid(height, width)
-    rows, columns = rows - middle_row, columns - middle_column
-    # Where does an output pixel come from? Turn it back; rows run downwards, hence the signs.
-    return warp(
-        images, cosine * rows + sine * columns + middle_row, cosine * columns - sine * rows + middle_column, fill
-    )
-
-
-def shift(images, dy, dx, canvas=None, fill=0.0):
-    """Puts images on a canvas, centred and then moved.
-
-    Args:
-        images: (batch, height, width, channels).
-        dy: (batch,) pixels downwards.
-        dx: (batch,) pixels to the right.
-        canvas: (height, width) of the result; None for the images' own. The differences to the images' sides should be
-            even, or the centre lies between pixels.
-        fill: value outside the images.
-
-    Returns:
-        (batch, canvas height, canvas width, channels) float32, differentiable in images and shifts.
-    """
-    height, width = images.shape[1:3]
-    canvas_height, canvas_width = canvas or (height, width)
-    rows, columns = _grid(canvas_height, canvas_width)
-    zeros = ops.zeros((1, canvas_height, canvas_width), dtype="float32")
-    dy, dx = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in (dy, dx))
-    return warp(
-        images,
-        rows - dy - (canvas_height - height) / 2.0 + zeros,
-        columns - dx - (canvas_width - width) / 2.0 + zeros,
-        fill,
-    )
-
-
-class _Table:
-    """The ranges of all classes as arrays, for drawing on the device."""
-
-    def __init__(self, ranges: Ranges):
-        # Labels above the highest restricted one share the last row, which holds the default.
-        rows = [ranges.of(label) for label in range(max(ranges.restricted, default=-1) + 1)] + [ranges.default]
-        most = max(len(row) for row in rows)
-        self.low, self.width, self.below_high = (np.zeros((len(rows), most), "float32") for _ in range(3))
-        # Cumulative probability at which each interval begins; 2 for those that are not there.
-        self.begin, self.share = np.full((len(rows), most), 2.0, "float32"), np.ones((len(rows), most), "float32")
-        for row, pairs in enumerate(rows):
-            total, begin = length(pairs), 0.0
-            for column, (low, high) in enumerate(pairs):
-                share = (high - low) / total if total else 1.0 / len(pairs)
-                self.low[row, column], self.width[row, column] = low, high - low
-                self.below_high[row, column] = np.nextafter(np.float32(high), np.float32(-np.inf))
-                self.begin[row, column], self.share[row, column] = begin, share or 1.0
-                begin += share
-
-    def draw(self, labels, uniform):
-        """Values (batch,) from the intervals of each label, for uniform numbers (batch,) in [0, 1)."""
-        row = ops.minimum(ops.cast(labels, "int32"), len(self.low) - 1)
-        column = ops.sum(ops.cast(ops.take(self.begin, row, axis=0) <= uniform[:, None], "int32"), axis=-1) - 1
-        cell = row * self.low.shape[1] + column
-
-        def at(table):
-            return ops.take(ops.convert_to_tensor(table.reshape(-1)), cell, axis=0)
-
-        low, width = at(self.low), at(self.width)
-        value = low + (uniform - at(self.begin)) / at(self.share) * width
-        # Rounding must not carry a value out of its half-open interval.
-        return ops.maximum(low, ops.minimum(value, at(self.below_high)))
+# More points of a grid than anybody can wait for.
+_MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True)
-class Rotation:
-    """Rotation by an angle drawn from the range of the image's class.
+class Transformation:
+    """A transformation of images with one parameter, or with several of one kind that are drawn independently.
 
-    Args:
-        ranges: degrees, positive = counter-clockwise.
-        fill: value outside the images.
+    Subclasses are frozen dataclasses; their fields are what config.json says beside the class' `name`.
+
+    Attributes:
+        name: of the transformation, in config.json and for people.
+        parameter, unit: what its parameter is called and measured in.
+        axis: the label of a figure's axis.
+        dimensions: number of parameters; evaluation follows their diagonal, where all are equal.
+        numbers: how many numbers tell a decoder the parameters (`encode`).
+        period: the parameter is taken modulo it; None if it is not periodic.
+        whole: whether the parameter takes whole values only.
+        identity: the parameter that changes nothing.
+        unblurred: the parameters at which interpolation does not blur an image, while it does at their neighbours.
+        spacing: between the evaluation's points, if nobody chooses another; see `grid`.
+        full: number of points of the finest grid that is offered.
+        ticks: where a figure's axis is labelled; empty leaves that to the figure.
     """
 
-    ranges: Ranges
-    fill: float = 0.0
+    name: ClassVar[str]
+    parameter: ClassVar[str]
+    unit: ClassVar[str]
+    axis: ClassVar[str]
+    dimensions: ClassVar[int] = 1
+    numbers: ClassVar[int] = 1
+    period: ClassVar[float | None] = None
+    whole: ClassVar[bool] = False
+    identity: ClassVar[float] = 0.0
+    unblurred: ClassVar[tuple[float, ...]] = ()
+    spacing: ClassVar[float]
+    full: ClassVar[int] = 40
+    ticks: ClassVar[tuple[float, ...]] = ()
 
-    def draw(self, seed, positions, labels, stream=random.PARAMETERS):
-        """Angles (batch,) in degrees: a pure function of seed, position and label."""
-        return _Table(self.ranges).draw(labels, random.uniform(seed, stream, positions)[0])
+    # What a subclass defines.
 
-    def apply(self, images, parameters):
-        """The images (batch, height, width, channels), each turned by its angle (batch,)."""
-        return rotate(images, parameters, self.fill)
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        """Transforms each image by its parameters.
 
-    def encode(self, parameters):
-        """(cos, sin) of the angles, (batch, 2): the form in which a decoder is told an angle."""
+        Args:
+            images: (batch, height, width, channels).
+            parameters: (batch,), or (batch, dimensions) where there are several.
+            fill: value outside the images.
+
+        Returns:
+            (batch, *output_shape) float32.
+        """
+        raise NotImplementedError
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """The numbers that tell a decoder the parameters, (batch, numbers)."""
+        raise NotImplementedError
+
+    def text(self, value: Any) -> str:
+        """A parameter, one number or `dimensions` of them, as a caption."""
+        raise NotImplementedError
+
+    def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(height, width, channels) of transformed images."""
+        return tuple(image_shape)
+
+    def to_coordinate(self, value: float) -> float:
+        """The parameter on the scale on which it is drawn uniformly and evaluated evenly; increasing."""
+        return value
+
+    def from_coordinate(self, value: Tensor) -> Tensor:
+        """The inverse of `to_coordinate`, of tensors and arrays."""
+        return value
+
+    def check(self, ranges: Ranges) -> None:
+        """Raises ValueError if a parameter cannot be drawn from some ranges."""
+        if self.whole and any(end != int(end) for pairs in ranges.all for pair in pairs for end in pair):
+            raise ValueError(
+                f"The ends of ranges of a {self.parameter} must be whole numbers of {self.unit}. Received: {ranges}"
+            )
+
+    # What all of them share.
+
+    def draw(
+        self, ranges: Ranges, seed: Tensor, positions: Tensor, labels: Tensor, stream: int | None = None
+    ) -> Tensor:
+        """Draws parameters from the range of each image's class: a pure function of seed, position and label.
+
+        Args:
+            ranges: of the parameter, per class; of several parameters each is drawn from the same range.
+            seed: integer, 0 <= seed < 2**32.
+            positions: (batch,) int64 positions in the run.
+            labels: (batch,) integers.
+            stream: of random numbers (`random`); None for that of training parameters.
+
+        Returns:
+            (batch,), or (batch, dimensions) where there are several.
+        """
+        from keras import ops
+
+        from invariance import random
+
+        sampler = random.RangeSampler(ranges.mapped(self.to_coordinate))
+        uniform = random.uniform(seed, random.PARAMETERS if stream is None else stream, positions)
+        values = [self.from_coordinate(sampler.draw(labels, each)) for each in uniform[: self.dimensions]]
+        if self.whole:
+            values = [ops.floor(value) for value in values]
+        return values[0] if self.dimensions == 1 else ops.stack(values, axis=-1)
+
+    def grid(self, spacing: float | None, extent: tuple[float, float]) -> np.ndarray:
+        """The points of an evaluation, (points,), ascending.
+
+        They are the middles of equal cells, of the whole period or of the extent; of a parameter with whole values,
+        every so many of the extent's values.
+
+        Args:
+            spacing: between points, in the parameter's unit (as `to_coordinate` measures it); None for the finest grid.
+            extent: lowest and highest parameter of interest.
+
+        Raises:
+            ValueError: if there is no such grid.
+        """
+        import numpy as np
+
+        if spacing is None:
+            return self.even(self.full, extent)
+        low, high = (-self.period / 2, self.period / 2) if self.period else map(self.to_coordinate, extent)
+        if not 0 < spacing <= (high - low) / 2:
+            raise ValueError(f"The spacing must be above 0 and at most half of {high - low:g}. Received: {spacing!r}")
+        if (high - low) / spacing > _MOST_POINTS:
+            raise ValueError(f"A grid may have {_MOST_POINTS:,} points at most. Received: spacing={spacing!r}")
+        if self.whole:
+            if spacing != int(spacing):
+                raise ValueError(f"The spacing must be a whole number of {self.unit}. Received: {spacing!r}")
+            return np.arange(low, high, spacing)
+        count = round((high - low) / spacing)
+        if self.period and abs((high - low) / spacing - count) > 1e-9:
+            raise ValueError(f"The spacing must divide {self.period:g} {self.unit}. Received: {spacing!r}")
+        points = low + (high - low) / count * (np.arange(count) + 0.5)
+        # Rounded, so that points at which nothing is blurred are recognised as such.
+        return np.round(np.asarray(self.from_coordinate(points), float), 9)
+
+    def even(self, count: int, extent: tuple[float, float]) -> np.ndarray:
+        """Up to ``count`` even steps through the whole period or an extent, its lower end included. (points,)"""
+        import numpy as np
+
+        if self.whole:
+            low, high = extent
+            return np.arange(low, high, max(1.0, math.ceil((high - low) / count)))
+        if self.period:
+            return np.round(-self.period / 2 + self.period / count * np.arange(count), 9)
+        low, high = map(self.to_coordinate, extent)
+        return np.round(np.asarray(self.from_coordinate(np.linspace(low, high, count)), float), 9)
+
+    def parameters(self, points: np.ndarray) -> np.ndarray:
+        """The parameters at points of a grid: (points,), or (points, dimensions) with all of them equal."""
+        import numpy as np
+
+        return points if self.dimensions == 1 else np.stack([points] * self.dimensions, axis=-1)
+
+    def describe(self, pairs: Intervals) -> str:
+        """A range in words: "within ±45 degrees", "at 18 degrees", "within -5..4 pixels"."""
+        if self.period and sum(high - low for low, high in pairs) >= self.period:
+            return f"at every {self.parameter}"
+        texts = []
+        for low, high in pairs:
+            if low == high:
+                texts.append(f"at {low:g}")
+            elif self.whole:
+                texts.append(f"within {low:g}..{high - 1:g}")
+            elif low == -high:
+                texts.append(f"within ±{high:g}")
+            else:
+                texts.append(f"from {low:g} to {high:g}")
+        return f"{' and '.join(texts)} {self.unit}".rstrip()
+
+    def to_json(self) -> dict:
+        """The transformation's own settings."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Rotation(Transformation):
+    """Rotation about the image's centre, by degrees, positive = counter-clockwise."""
+
+    name = "rotation"
+    parameter, unit, axis = "angle", "degrees", "angle, degrees (counter-clockwise)"
+    numbers, period = 2, 360.0
+    unblurred = (-180.0, -90.0, 0.0, 90.0)
+    spacing, full = 5.0, 200
+    ticks = tuple(range(-180, 181, 45))
+
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        from invariance.warp import rotate
+
+        return rotate(images, parameters, fill)
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """(cos, sin) of the angles."""
+        from keras import ops
+
+        from invariance.warp import cosine_sine
+
         return ops.stack(cosine_sine(parameters), axis=-1)
 
+    def text(self, value: Any) -> str:
+        # As an integer: there is no minus zero.
+        return f"{round(float(value))}°"
+
 
 @dataclass(frozen=True)
-class Shift:
-    """Shift by whole pixels, both directions drawn independently from the range of the image's class.
+class Shift(Transformation):
+    """Shift by whole pixels, (dy, dx): dy positive = downwards, dx positive = to the right.
 
     Args:
-        ranges: pixels; an interval (-5, 5) holds the shifts -5, ..., 4.
-        canvas: (height, width) of the result; None for the images' own.
-        fill: value outside the images.
-        scale: the shift that is encoded as 1.
+        canvas: (height, width) of the transformed images; None for the images' own.
+        scale: the shift that a decoder is told as 1.
+
+    Raises:
+        ValueError: if the canvas is not two positive sides, or the scale not positive.
     """
 
-    ranges: Ranges
     canvas: tuple[int, int] | None = None
-    fill: float = 0.0
     scale: float = 20.0
 
-    def __post_init__(self):
-        every = [self.ranges.default, *self.ranges.restricted.values()]
-        if any(end != int(end) for pairs in every for pair in pairs for end in pair):
-            raise ValueError(f"The ends of ranges of shifts must be whole pixels. Received: {self.ranges}")
+    name = "shift"
+    parameter, unit, axis = "shift", "pixels", "shift, pixels (dy = dx)"
+    dimensions = numbers = 2
+    whole = True
+    spacing, full = 2.0, 20
 
-    def draw(self, seed, positions, labels, stream=random.PARAMETERS):
-        """Shifts (batch, 2), (dy, dx) in pixels: a pure function of seed, position and label."""
-        table = _Table(self.ranges)
-        return ops.stack(
-            [ops.floor(table.draw(labels, value)) for value in random.uniform(seed, stream, positions)], axis=-1
-        )
+    def __post_init__(self) -> None:
+        if self.canvas is not None:
+            object.__setattr__(self, "canvas", tuple(int(side) for side in self.canvas))
+        if (self.canvas is not None and (len(self.canvas) != 2 or min(self.canvas) < 1)) or not self.scale > 0:
+            raise ValueError(
+                f"Arguments `canvas` and `scale` must be two positive sides and a positive number. "
+                f"Received: {self.canvas!r}, {self.scale!r}"
+            )
 
-    def apply(self, images, parameters):
-        """The images on their canvas, each shifted by its (dy, dx) (batch, 2)."""
-        return shift(images, parameters[:, 0], parameters[:, 1], self.canvas, self.fill)
+    def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*(self.canvas or image_shape[:2]), image_shape[-1])
 
-    def encode(self, parameters):
-        """(dy, dx) / scale, (batch, 2)."""
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        from invariance.warp import shift
+
+        return shift(images, parameters[:, 0], parameters[:, 1], self.canvas, fill)
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """(dy, dx) / scale."""
+        from keras import ops
+
         return ops.cast(parameters, "float32") / self.scale
+
+    def text(self, value: Any) -> str:
+        return ", ".join(f"{round(float(each)):+d}" for each in value)
+
+
+def transformation_from_json(name: str, value: Mapping) -> tuple[Transformation, dict]:
+    """A transformation from its name and a flat mapping that holds its fields, and what else the mapping holds.
+
+    Raises:
+        ValueError: if there is no transformation of this name, or a field is malformed.
+    """
+    known = {kind.name: kind for kind in Transformation.__subclasses__()}
+    if name not in known:
+        raise ValueError(f"unknown transformation {name!r}; known are {', '.join(known)}")
+    own = {field.name for field in fields(known[name])}
+    rest = {key: item for key, item in value.items() if key not in own}
+    return known[name](**{key: item for key, item in value.items() if key in own}), rest

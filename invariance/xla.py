@@ -1,9 +1,15 @@
-"""Parts of a TensorFlow function compiled by XLA, where that pays. TensorFlow is imported when it is needed."""
+"""Compiles parts of TensorFlow functions with XLA where that pays. Keras and TensorFlow are imported on use."""
 
-import keras
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from invariance.typing import Tensor
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as a TensorFlow function that XLA compiles."""
     import tensorflow as tf
 
@@ -11,19 +17,39 @@ def compiled(function):
 
 
 def on_gpu() -> bool:
-    """Whether TensorFlow has a GPU; on a CPU its own kernels run most networks faster than XLA's code."""
+    """Whether TensorFlow sees a GPU. On a CPU its own kernels run most networks faster than XLA's code."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def tracing(tensor) -> bool:
-    """Whether TensorFlow is tracing a function, with this tensor, so that compiling a part of it pays.
+def tracing(tensor: Tensor) -> bool:
+    """Whether ``tensor`` belongs to a TensorFlow function being traced, so that compiling part of it pays.
 
-    Eager calls come in all shapes, each of which would be compiled.
+    Eager calls come in many shapes, and each would be compiled separately.
     """
+    import keras
+
     if keras.backend.backend() != "tensorflow" or keras.backend.is_keras_tensor(tensor):
         return False
     import tensorflow as tf
 
     return tf.inside_function()
+
+
+def compiled_in_graph(function: Callable[..., Any], tensors: tuple[Tensor, ...], *static: Any) -> Any:
+    """``function(*tensors, *static)``, compiled by XLA inside TensorFlow functions.
+
+    Args:
+        function: a module-level function; it is compiled once for each ``static``.
+        tensors: its first arguments.
+        static: its other arguments, hashable.
+    """
+    if not tracing(tensors[0]):
+        return function(*tensors, *static)
+    return _compiled(function, *static)(*tensors)
+
+
+@lru_cache
+def _compiled(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+    return compiled(lambda *tensors: function(*tensors, *static))

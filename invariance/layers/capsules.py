@@ -1,61 +1,65 @@
 """Layers of capsule networks with dynamic routing."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers, ops
 
-from invariance.layers.fourier import FourierConv2D
+from invariance.errors import require_positive
+from invariance.layers.fourier_conv2d import FourierConv2D
 from invariance.routing import dynamic
+from invariance.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="invariance")
 class PrimaryCapsules(layers.Layer):
-    """A convolution whose filters, taken ``dimension`` at a time, are capsules: squash(reshape(conv(x))).
+    """A convolution whose filters, grouped by ``dimension``, are capsules: squash(reshape(conv(x))).
 
     Args:
-        channels: capsules at each position.
-        dimension: of each capsule.
+        channels: number of capsules at each position.
+        dimension: dimension of each capsule.
         kernel_size: side of the convolution's kernel, in pixels.
-        strides: of the convolution, in pixels.
+        strides: stride of the convolution, in pixels.
 
-    Input shape: (batch, height, width, channels).
-    Output shape: (batch, positions * channels, dimension) with 'valid' padding, float32 under any precision policy.
+    Input shape: (batch, height, width, input channels).
+    Output shape: (batch, positions * channels, dimension) with 'valid' padding; float32 under any precision policy.
 
     Reference: Sabour, Frosst and Hinton (2017), section 4.
     """
 
-    def __init__(self, channels, dimension, kernel_size=9, strides=2, **kwargs):
+    def __init__(self, channels: int, dimension: int, kernel_size: int = 9, strides: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
-        self.channels = dynamic.positive("channels", channels)
-        self.dimension = dynamic.positive("dimension", dimension)
-        self.kernel_size = dynamic.positive("kernel_size", kernel_size)
-        self.strides = dynamic.positive("strides", strides)
+        self.channels, self.dimension, self.kernel_size, self.strides = channels, dimension, kernel_size, strides
+        require_positive(self, "channels", "dimension", "kernel_size", "strides")
         self.convolution = FourierConv2D(
             channels * dimension, kernel_size, strides, "valid", dtype=self.dtype_policy, name="convolution"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4 or None in input_shape[1:] or min(input_shape[1:3]) < self.kernel_size:
             raise ValueError(
-                f"Inputs must have shape (batch, height, width, channels), height and width at least the kernel's "
+                "Inputs must have shape (batch, height, width, channels), with height and width at least the kernel's "
                 f"{self.kernel_size}. Received: input_shape={tuple(input_shape)}"
             )
         self.convolution.build(input_shape)
         self._capsules = self.compute_output_shape(input_shape)[1]
         self.input_spec = layers.InputSpec(shape=(None, *input_shape[1:]))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         features = ops.cast(self.convolution(inputs), "float32")
         return dynamic.squash(ops.reshape(features, (-1, self._capsules, self.dimension)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         positions = [(size - self.kernel_size) // self.strides + 1 for size in (height, width)]
         return batch, positions[0] * positions[1] * self.channels, self.dimension
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         arguments = {name: getattr(self, name) for name in ("channels", "dimension", "kernel_size", "strides")}
         return {**super().get_config(), **arguments}
 
@@ -64,14 +68,14 @@ class PrimaryCapsules(layers.Layer):
 class RoutedCapsules(layers.Layer):
     """Densely connected capsules with routing by agreement.
 
-    v_j = squash(sum_i c_ij W_ij u_i), the couplings c_ij = softmax_j(b_ij) from the agreement of votes and outputs.
-    Computed in float32 under any precision policy.
+    v_j = squash(sum_i c_ij W_ij u_i), where the agreement of votes and outputs gives the coupling coefficients
+    c_ij = softmax_j(b_ij). Computed in float32 under any precision policy.
 
     Args:
         capsules: number of output capsules.
-        dimension: of each output capsule.
-        iterations: of routing.
-        initializer: of the weights (in_capsules, capsules, dimension, in_dim).
+        dimension: dimension of each output capsule.
+        iterations: number of routing iterations.
+        initializer: for the weights (in_capsules, capsules, dimension, in_dim).
 
     Input shape: (batch, in_capsules, in_dim).
     Output shape: (batch, capsules, dimension), float32.
@@ -79,15 +83,16 @@ class RoutedCapsules(layers.Layer):
     Reference: Sabour, Frosst and Hinton (2017), section 2 and procedure 1.
     """
 
-    def __init__(self, capsules, dimension, iterations=3, initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, capsules: int, dimension: int, iterations: int = 3, initializer: Any = "glorot_uniform", **kwargs: Any
+    ):
         # Neither inputs nor weights are cast to a lower precision.
         super().__init__(**{"autocast": False, **kwargs})
-        self.capsules = dynamic.positive("capsules", capsules)
-        self.dimension = dynamic.positive("dimension", dimension)
-        self.iterations = dynamic.positive("iterations", iterations)
+        self.capsules, self.dimension, self.iterations = capsules, dimension, iterations
+        require_positive(self, "capsules", "dimension", "iterations")
         self.initializer = keras.initializers.get(initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 3 or None in input_shape[1:]:
             raise ValueError(
                 f"Inputs must have shape (batch, in_capsules, in_dim). Received: input_shape={tuple(input_shape)}"
@@ -100,20 +105,20 @@ class RoutedCapsules(layers.Layer):
         )
         self.input_spec = layers.InputSpec(shape=(None, *input_shape[1:]))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return dynamic.transform_and_route(inputs, ops.convert_to_tensor(self.kernel), self.iterations)[0]
 
-    def couplings(self, inputs):
+    def couplings(self, inputs: Tensor) -> Tensor:
         """Coupling coefficients of the last iteration, (batch, in_capsules, capsules)."""
         return dynamic.transform_and_route(inputs, ops.convert_to_tensor(self.kernel), self.iterations)[1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], self.capsules, self.dimension
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         arguments = {name: getattr(self, name) for name in ("capsules", "dimension", "iterations")}
         initializer = keras.initializers.serialize(self.initializer)
         return {**super().get_config(), **arguments, "initializer": initializer}
@@ -121,27 +126,27 @@ class RoutedCapsules(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="invariance")
 class Length(layers.Layer):
-    """Length of each capsule: the evidence for what it stands for.
+    """Length of each capsule: the evidence for the entity it represents.
 
     Input shape: (batch, capsules, dimension). Output shape: (batch, capsules), float32. Finite gradient at zero.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{"autocast": False, **kwargs})
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return dynamic.length(ops.cast(inputs, "float32"))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[:-1])
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
 
 
 @keras.saving.register_keras_serializable(package="invariance")
 class Mask(layers.Layer):
-    """All capsules but one set to zero: the labelled one, or, without labels, the one of the largest score.
+    """Sets all capsules to zero except the labelled one or, without labels, the one with the largest score.
 
     Input shape: capsules (batch, capsules, dimension), scores (batch, capsules); ``labels`` (batch,) integers.
     Output shape: (batch, capsules * dimension).
@@ -149,16 +154,18 @@ class Mask(layers.Layer):
     Reference: Sabour, Frosst and Hinton (2017), section 4.1.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{"autocast": False, **kwargs})
 
-    def call(self, capsules, scores, labels=None):
-        chosen = ops.argmax(scores, axis=-1) if labels is None else ops.reshape(labels, (-1,))
-        one = ops.one_hot(chosen, capsules.shape[1], dtype=capsules.dtype)
-        return ops.reshape(capsules * one[..., None], (-1, capsules.shape[1] * capsules.shape[2]))
+    def call(self, capsules: Tensor, scores: Tensor, labels: Tensor | None = None) -> Tensor:
+        kept = ops.argmax(scores, axis=-1) if labels is None else ops.reshape(labels, (-1,))
+        mask = ops.one_hot(kept, capsules.shape[1], dtype=capsules.dtype)
+        return ops.reshape(capsules * mask[..., None], (-1, capsules.shape[1] * capsules.shape[2]))
 
-    def compute_output_shape(self, capsules_shape, scores_shape=None, labels_shape=None):
+    def compute_output_shape(
+        self, capsules_shape: Shape, scores_shape: Shape | None = None, labels_shape: Shape | None = None
+    ) -> Shape:
         return capsules_shape[0], capsules_shape[1] * capsules_shape[2]
 
-    def compute_output_spec(self, capsules, scores, labels=None):
+    def compute_output_spec(self, capsules: Tensor, scores: Tensor, labels: Tensor | None = None) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(capsules.shape), capsules.dtype)

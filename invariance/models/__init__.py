@@ -1,1 +1,1 @@
-"""Builders of the networks under test."""
+"""The networks under test: declarations, which import no Keras, and the Keras models that they build."""

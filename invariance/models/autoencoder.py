@@ -1,31 +1,43 @@
-"""The autoencoders that draw a transformed image: plain, and regularised adversarially."""
+"""The autoencoders that draw a transformed image: plain, or regularised adversarially."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive
+from invariance.models.declaration import Declaration
+from invariance.models.regularisers import CROSS_ENTROPY, REGULARISERS, WASSERSTEIN, WASSERSTEIN_BATCHWIDE
+from invariance.typing import Shape
 
-REGULARISERS = ("wasserstein", "wasserstein_batchwide", "cross_entropy")
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
-class Autoencoder:
-    """Convolutional encoder of the upright image; decoder of its code and of the parameters of a transformation.
+class Autoencoder(Declaration):
+    """Convolutional encoder of an untransformed image; decoder of its code and the parameters of a transformation.
 
-    Encoder: convolutions k4 s2, dense, code. Decoder: dense, dense to an image of a quarter of the canvas' sides with
-    `feature_maps` channels, transposed convolution k4 s2 to half as many, transposed convolution k4 s2 to the pixels.
+    Encoder: convolutions (4 x 4, stride 2), dense layer, code. Decoder: two dense layers, the second giving
+    `feature_maps` channels at a quarter of the canvas' height and width; transposed convolution (4 x 4, stride 2) to
+    half as many channels; transposed convolution (4 x 4, stride 2) to the pixels.
 
     Args:
-        feature_maps: F, of the decoder's first image.
+        feature_maps: F, number of channels of the decoder's first feature map.
         code_size: z, dimension of the code.
-        filters: of the encoder's convolutions (leaky ReLU of slope 0.1).
-        units: of the dense layer of the encoder (leaky ReLU) and of the decoder's first (ReLU).
-        regulariser: None, or one of `REGULARISERS` (`models.conditional_autoencoder.AdversarialAutoencoder`).
+        filters: numbers of filters of the encoder's convolutions (leaky ReLU with slope 0.1).
+        units: units of the encoder's dense layer (leaky ReLU) and the decoder's first (ReLU).
+        regulariser: None, or one of `REGULARISERS`: see `models.conditional_autoencoder.AdversarialAutoencoder`.
         critic: units of the critic's hidden layers (leaky ReLU).
-        critic_updates: in each training step.
-        penalty_weight: of the gradient penalty.
-        initial_accumulator: what RMSProp's running averages begin with: 1.0 in TensorFlow 1, 0.0 in Keras.
+        critic_updates: number of critic updates in each training step.
+        penalty_weight: weight of the gradient penalty.
+        initial_accumulator: initial value of RMSProp's running averages: 1.0 in TensorFlow 1, 0.0 in Keras.
+
+    Raises:
+        ValueError: if a size is not a positive integer or the regulariser is unknown.
     """
 
     feature_maps: int = 256
@@ -38,7 +50,7 @@ class Autoencoder:
     penalty_weight: float = 10.0
     initial_accumulator: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive(self, "feature_maps", "code_size", "units", "critic_updates")
         if self.regulariser not in (None, *REGULARISERS):
             raise ValueError(
@@ -46,29 +58,32 @@ class Autoencoder:
                 f"Received: {self.regulariser!r}"
             )
 
-    def __call__(self, input_shape, output_shape, parameters: int, learning_rate=1e-3):
+    def __call__(
+        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
+    ) -> keras.Model:
         """Builds and compiles the network.
 
         Args:
-            input_shape: (height, width, channels) of upright images in [-1, 1].
-            output_shape: (height, width, channels) of the images to be drawn.
-            parameters: how many numbers tell the decoder the transformation.
-            learning_rate: a float or a Keras schedule of training steps, for RMSProp; the critic and the encoder's
-                update against it follow it too. Were theirs to stay while it falls, the regulariser would win in the
-                end: the error rises.
+            input_shape: (height, width, channels) of untransformed images in [-1, 1].
+            output_shape: (height, width, channels) of the canvas to draw on.
+            parameters: how many numbers describe the transformation to the decoder.
+            learning_rate: a float or a Keras schedule of training steps, for RMSProp. The critic, and the encoder's
+                update against it, follow it too: at a constant rate the regulariser would win in the end, and the
+                reconstruction error would rise.
 
         Returns:
-            A `models.conditional_autoencoder.ConditionalAutoencoder`, of the adversarial kind with a regulariser.
+            A `models.conditional_autoencoder.ConditionalAutoencoder`; with a regulariser, an `AdversarialAutoencoder`.
         """
         import keras
 
         from invariance.models.conditional_autoencoder import AdversarialAutoencoder, ConditionalAutoencoder
         from invariance.optimizers import RMSProp, per_step
 
-        def optimizer(rate):
+        def optimizer(rate: Any) -> RMSProp:
             return RMSProp(rate, initial_accumulator=self.initial_accumulator)
 
         encoder, decoder = self._encoder(input_shape), self._decoder(output_shape, parameters)
+        model: keras.Model
         if self.regulariser is None:
             model = ConditionalAutoencoder(encoder, decoder, name="autoencoder")
         else:
@@ -86,11 +101,11 @@ class Autoencoder:
         model.compile(optimizer(learning_rate), keras.losses.MeanSquaredError())
         return model
 
-    def _encoder(self, input_shape):
+    def _encoder(self, input_shape: Shape) -> keras.Model:
         import keras
         from keras import layers
 
-        from invariance.layers.fast import LargeDense
+        from invariance.layers.large_dense import LargeDense
 
         inputs = x = keras.Input(input_shape, name="images")
         for number, count in enumerate(self.filters, 1):
@@ -100,32 +115,32 @@ class Autoencoder:
         x = layers.LeakyReLU(0.1)(x)
         return keras.Model(inputs, layers.Dense(self.code_size, dtype="float32", name="code")(x), name="encoder")
 
-    def _decoder(self, output_shape, parameters):
+    def _decoder(self, output_shape: Shape, parameters: int) -> keras.Model:
         import keras
         from keras import layers
 
-        from invariance.layers.fast import LargeDense
+        from invariance.layers.large_dense import LargeDense
 
         *canvas, channels = output_shape
         quarter = [-(-side // 4) for side in canvas]
-        codes, told = keras.Input((self.code_size,), name="codes"), keras.Input((parameters,), name="parameters")
-        x = layers.Concatenate()([codes, told])
+        codes, numbers = keras.Input((self.code_size,), name="codes"), keras.Input((parameters,), name="parameters")
+        x = layers.Concatenate()([codes, numbers])
         x = layers.Dense(self.units, "relu", name="dense_1")(x)
         x = LargeDense(prod(quarter) * self.feature_maps, "relu", name="dense_2")(x)
         x = layers.Reshape((*quarter, self.feature_maps))(x)
         x = layers.Conv2DTranspose(max(1, self.feature_maps // 2), 4, 2, "same", activation="relu", name="deconv_1")(x)
         x = layers.Conv2DTranspose(channels, 4, 2, "same", name="deconv_2")(x)
-        # A canvas whose sides are no multiples of four is cut out of the next larger one that is.
-        spare = [4 * small - side for small, side in zip(quarter, canvas, strict=True)]
-        if any(spare):
-            x = layers.Cropping2D([(pixels // 2, pixels - pixels // 2) for pixels in spare])(x)
-        return keras.Model([codes, told], layers.Activation("tanh", dtype="float32", name="tanh")(x), name="decoder")
+        # A canvas whose sides are not multiples of four is cropped from the next larger one that has such sides.
+        excess = [4 * small - side for small, side in zip(quarter, canvas, strict=True)]
+        if any(excess):
+            x = layers.Cropping2D([(pixels // 2, pixels - pixels // 2) for pixels in excess])(x)
+        return keras.Model([codes, numbers], layers.Activation("tanh", dtype="float32", name="tanh")(x), name="decoder")
 
-    def _critic(self):
+    def _critic(self) -> keras.Model:
         import keras
         from keras import layers
 
-        from invariance.layers.fast import LargeDense
+        from invariance.layers.large_dense import LargeDense
 
         inputs = x = keras.Input((self.code_size,), name="codes")
         for number, count in enumerate(self.critic, 1):
@@ -133,35 +148,29 @@ class Autoencoder:
             x = layers.LeakyReLU(0.1)(x)
         return keras.Model(inputs, layers.Dense(1, name="score")(x), name="critic")
 
-    def flops(self, input_shape, output_shape, parameters: int) -> float:
-        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add)."""
-        return sum(self._encoder_flops(input_shape)) + self.decoder_flops(output_shape, parameters)
+    def training_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> float:
+        """Operations of a training step, including the updates that a regulariser adds.
 
-    def training_flops(self, input_shape, output_shape, parameters: int) -> float:
-        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs.
-
-        With a regulariser, the critic's and the encoder's updates are counted too: each critic update runs it forward
-        and backward on the prior and the codes; a gradient penalty runs it forward, backward, and back through both,
-        per sample or, batch-wide, for 128 times as many points.
+        Each critic update runs the critic forward and backward on the prior and the codes. A gradient penalty runs it
+        forward, backward, and back through both: per sample or, batch-wide, for 128 times as many points.
         """
-        first, *others = self._encoder_flops(input_shape)
-        encoder = 2 * first + 3 * sum(others)
-        total = encoder + 3 * self.decoder_flops(output_shape, parameters)
+        total = super().training_flops(input_shape, output_shape, parameters)
         if self.regulariser is None:
             return total
+        first, *others = self._encoder_flops(input_shape)
         critic = 2.0 * sum(before * after for before, after in pairwise((self.code_size, *self.critic, 1)))
-        penalty = {"wasserstein": 4, "wasserstein_batchwide": 4 * 128, "cross_entropy": 0}[self.regulariser]
-        return total + encoder + critic * (self.critic_updates * (6 + penalty) + 2)
+        penalty = {WASSERSTEIN: 4, WASSERSTEIN_BATCHWIDE: 4 * 128, CROSS_ENTROPY: 0}[self.regulariser]
+        return total + 2 * first + 3 * sum(others) + critic * (self.critic_updates * (6 + penalty) + 2)
 
-    def decoder_flops(self, output_shape, parameters: int) -> float:
-        """The same as `flops` for the decoder alone, which is all that the evaluation runs for each parameter."""
-        *canvas, channels = output_shape
-        quarter = prod(-(-side // 4) for side in canvas)
-        dense = (self.code_size + parameters) * self.units + self.units * quarter * self.feature_maps
-        half = max(1, self.feature_maps // 2)
-        return 2.0 * (dense + quarter * 16 * self.feature_maps * half + 4 * quarter * 16 * half * channels)
+    def evaluation_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> float:
+        """Operations of the decoder alone: the evaluation encodes each image once and decodes it at every parameter."""
+        return sum(self._decoder_flops(output_shape, parameters))
 
-    def _encoder_flops(self, input_shape):
+    def _layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
+        yield from self._encoder_flops(input_shape)
+        yield from self._decoder_flops(output_shape, parameters)
+
+    def _encoder_flops(self, input_shape: Shape) -> Iterator[float]:
         *size, channels = input_shape
         for count in self.filters:
             size = [-(-side // 2) for side in size]
@@ -169,3 +178,13 @@ class Autoencoder:
             channels = count
         yield 2.0 * prod(size) * channels * self.units
         yield 2.0 * self.units * self.code_size
+
+    def _decoder_flops(self, output_shape: Shape, parameters: int) -> Iterator[float]:
+        *canvas, channels = output_shape
+        quarter = prod(-(-side // 4) for side in canvas)
+        half = max(1, self.feature_maps // 2)
+        yield 2.0 * (self.code_size + parameters) * self.units
+        yield 2.0 * self.units * quarter * self.feature_maps
+        # Transposed convolutions take 16 products for each position and channel of their input.
+        yield 2.0 * quarter * 16 * self.feature_maps * half
+        yield 2.0 * 4 * quarter * 16 * half * channels

@@ -1,30 +1,42 @@
 """CapsNet with dynamic routing (Sabour, Frosst and Hinton 2017)."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive
-from invariance.models.declaration import Costed
+from invariance.models.declaration import Declaration
+from invariance.typing import Shape
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
-class CapsNet(Costed):
-    """Convolution, primary capsules, one routed capsule a class, and a decoder.
+class CapsNet(Declaration):
+    """Convolution, primary capsules, one routed capsule per class, and a decoder.
 
-    The defaults are the published network: with 10 classes and 28 x 28 pixels 8,215,568 parameters, 6,804,224 of them
-    without the decoder.
+    The defaults give the published network, which has 8,215,568 parameters for 10 classes and 28 x 28 pixels, 1,411,344
+    of them in the decoder.
 
     Args:
-        filters: of the first convolution (ReLU, stride 1).
+        filters: number of filters of the first convolution (ReLU, stride 1).
         kernel: side of both convolutions' kernels, in pixels ('valid').
-        primary_channels: primary capsules at each position.
-        primary_dimension: of each primary capsule.
-        primary_stride: of the primary capsules' convolution, in pixels.
-        dimension: of each class capsule.
-        iterations: of routing.
+        primary_channels: number of primary capsules at each position.
+        primary_dimension: dimension of each primary capsule.
+        primary_stride: stride of the primary capsules' convolution, in pixels.
+        dimension: dimension of each class capsule.
+        iterations: number of routing iterations.
         decoder: units of the decoder's hidden layers.
-        reconstruction_weight: of the mean squared error beside the margin loss; .392 is .0005 for each of 784 pixels.
+        reconstruction_weight: weight of the mean squared error, added to the margin loss. 0.392 is 0.0005 for each of
+            784 pixels.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
     """
 
     filters: int = 256
@@ -37,21 +49,21 @@ class CapsNet(Costed):
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction_weight: float = 0.392
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = ("filters", "kernel", "primary_channels", "primary_dimension", "primary_stride", "dimension")
         require_positive(self, *names, "iterations")
 
-    def __call__(self, input_shape, classes: int, learning_rate=1e-3):
+    def __call__(self, input_shape: Shape, classes: int, learning_rate: Any = 1e-3) -> keras.Model:
         """Builds and compiles the network.
 
         Args:
             input_shape: (height, width, channels) of images in [0, 1].
             classes: number of class capsules.
             learning_rate: a float or a Keras schedule, for Adam with TensorFlow 1's epsilon, 1e-8. (The first
-                gradients are of the order 1e-10, because the squashed capsules begin at lengths of 1e-4.)
+                gradients are of order 1e-10, because squashed capsules start with lengths of 1e-4.)
 
         Returns:
-            A `CapsuleNetwork`; its scores are the lengths of the class capsules.
+            A `CapsuleNetwork` whose scores are the lengths of the class capsules.
 
         Raises:
             ValueError: if the images are too small for the two convolutions.
@@ -64,10 +76,10 @@ class CapsNet(Costed):
         from invariance.models.capsule_network import CapsuleNetwork, dense_decoder
         from invariance.optimizers import Adam
 
-        if min(input_shape[:2]) < 2 * self.kernel - 1:
+        if min(input_shape[:2]) < (least := 2 * self.kernel - 1):
             raise ValueError(
-                f"images of at least {2 * self.kernel - 1} x {2 * self.kernel - 1} pixels are needed for two "
-                f"convolutions of {self.kernel} x {self.kernel}; they are {input_shape[0]} x {input_shape[1]}"
+                f"two {self.kernel} x {self.kernel} convolutions need images of at least {least} x {least} pixels; "
+                f"these have {input_shape[0]} x {input_shape[1]}"
             )
         inputs = keras.Input(input_shape, name="images")
         x = layers.Conv2D(self.filters, self.kernel, activation="relu", name="conv_1")(inputs)
@@ -85,13 +97,12 @@ class CapsNet(Costed):
         )
         return model
 
-    # A training step takes this much less time than the operations above would at the share of the machine's peak that
-    # other networks reach (`make bench`), because the large convolution is computed among frequencies.
+    # Measured by `make bench`: the large convolution is computed in the frequency domain.
     speed_up = 2.6
 
-    def _layer_flops(self, input_shape, classes):
-        # Convolutions count as what they are by definition, however they are computed; routing, which is a hundredth,
-        # counts one product of primary capsules and weights.
+    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
+        # Convolutions are counted by definition, however they are computed. Routing, a hundredth of the total, is
+        # counted as one product of primary capsules and weights.
         *size, channels = input_shape
         size = [side - self.kernel + 1 for side in size]
         yield 2.0 * prod(size) * self.kernel**2 * channels * self.filters

@@ -1,30 +1,39 @@
-"""A classifier of capsules with a decoder that draws what the chosen capsule says."""
+"""A capsule classifier with a decoder that reconstructs the image from one class capsule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 from invariance.layers.capsules import Mask
+from invariance.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="invariance")
 class CapsuleNetwork(keras.Model):
-    """Encoder and decoder, trained together: classification loss + weight x mean squared error of the reconstruction.
+    """Encoder and decoder, trained together: classification loss + weight * mean squared error of the reconstruction.
 
-    While it is trained the decoder sees the capsule of the true class, otherwise that of the largest score. The
-    target of the reconstruction is the network's input.
+    In training, the decoder sees the capsule of the true class; otherwise, that with the largest score. The target of
+    the reconstruction is the network's input.
 
     Args:
-        encoder: images (batch, height, width, channels) -> capsules (batch, classes, dimension), scores (batch,
+        encoder: maps images (batch, height, width, channels) to capsules (batch, classes, dimension) and scores (batch,
             classes).
-        decoder: masked capsules (batch, classes * dimension) -> images.
-        reconstruction_weight: of the mean squared error.
+        decoder: maps masked capsules (batch, classes * dimension) to images.
+        reconstruction_weight: weight of the mean squared error.
+
+    Input shape: (batch, height, width, channels).
 
     Output: {"scores": (batch, classes), "reconstruction": (batch, height, width, channels)}.
 
     Reference: Sabour, Frosst and Hinton (2017), section 4.1.
     """
 
-    def __init__(self, encoder, decoder, reconstruction_weight=0.392, **kwargs):
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, reconstruction_weight: float = 0.392, **kwargs: Any):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.decoder = decoder
@@ -35,25 +44,34 @@ class CapsuleNetwork(keras.Model):
         self.build()
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> Shape:
         """(None, height, width, channels)."""
         return self.encoder.input_shape
 
-    def build(self, input_shape=None):
-        """Nothing to do: encoder and decoder come with their weights."""
+    def build(self, input_shape: Shape | None = None) -> None:
+        """Does nothing: encoder and decoder are already built."""
         self.built = True
 
-    def call(self, inputs, labels=None, training=None):
+    def call(self, inputs: Tensor, labels: Tensor | None = None, training: bool | None = None) -> dict[str, Tensor]:
         capsules, scores = self.encoder(inputs, training=training)
         return {"scores": scores, "reconstruction": self.decode(capsules, scores, labels, training)}
 
-    def decode(self, capsules, scores, labels=None, training=None):
-        """Images drawn from the capsules of the labelled classes, or, without labels, of those with largest scores."""
+    def decode(
+        self, capsules: Tensor, scores: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Images decoded from the capsule of the labelled class or, without labels, that with the largest score."""
         return self.decoder(self.mask(capsules, scores, labels), training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Any = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         if hasattr(self.loss, "follow"):
-            # A loss with a schedule is told the step.
+            # A loss with a schedule reads the step from the optimiser.
             self.loss.follow(self.optimizer.iterations)
         classification = super().compute_loss(x, y, y_pred["scores"], sample_weight, training)
         error = ops.mean(ops.square(ops.cast(y_pred["reconstruction"], "float32") - ops.cast(x, "float32")))
@@ -62,10 +80,10 @@ class CapsuleNetwork(keras.Model):
         self.reconstruction_tracker.update_state(error, sample_weight=batch)
         return classification + self.reconstruction_weight * error
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Any, sample_weight: Tensor | None = None) -> dict[str, Any]:
         return super().compute_metrics(x, y, y_pred["scores"], sample_weight)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         import tensorflow as tf
 
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -78,7 +96,7 @@ class CapsuleNetwork(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return self.compute_metrics(images, labels, outputs, weights)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -87,19 +105,15 @@ class CapsuleNetwork(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> CapsuleNetwork:
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in ("encoder", "decoder")
         }
         return cls(**{**config, **parts})
 
 
-def dense_decoder(size: int, units, image_shape) -> keras.Model:
-    """Dense layers with ReLU and a sigmoid to the pixels: (batch, size) -> (batch, height, width, channels)."""
-    from math import prod
-
-    from keras import layers
-
+def dense_decoder(size: int, units: Sequence[int], image_shape: Shape) -> keras.Model:
+    """Dense layers with ReLU, then a dense layer with a sigmoid: (batch, size) -> (batch, height, width, channels)."""
     inputs = x = keras.Input((size,), name="masked_capsules")
     for number, count in enumerate(units, 1):
         x = layers.Dense(count, "relu", name=f"dense_{number}")(x)

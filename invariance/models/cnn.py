@@ -1,10 +1,18 @@
-"""Convolutional classifiers of the original experiment, from one builder."""
+"""The convolutional classifiers of the original experiment."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil, prod
+from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive, require_share
-from invariance.models.declaration import Costed
+from invariance.models.declaration import Declaration
+from invariance.typing import Shape
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -14,8 +22,8 @@ class Convolution:
     Args:
         filters: number of filters.
         kernel: side of the square kernel, in pixels.
-        stride: step in both directions.
-        pool: side of a max-pooling window of stride 1 ('same') behind it; 0 for none.
+        stride: in both directions, in pixels.
+        pool: side of the window of the max pooling that follows (stride 1, 'same' padding); 0 for none.
     """
 
     filters: int
@@ -23,28 +31,32 @@ class Convolution:
     stride: int = 1
     pool: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.filters} k{self.kernel} s{self.stride}" + (f" pool {self.pool}" if self.pool else "")
 
 
 @dataclass(frozen=True)
-class CNN(Costed):
+class CNN(Declaration):
     """Convolutions, flatten, dense, softmax.
 
-    Each convolution and the dense layer are followed by a leaky ReLU; batch norm, where there is any, comes after the
-    activation. Two properties of the original program are switches, on where they produced the published numbers:
+    Each convolution and the first dense layer are followed by a leaky ReLU. Batch norm, if any, comes after the
+    activation. Two peculiarities of the original program can be switched on, as the published numbers need them:
+    `double_softmax` and `activate_last`.
 
     Args:
         convolutions: the convolutional layers.
         batch_norm: batch norm after each convolution's activation (epsilon 1e-3).
-        dropout: rate of the dropout behind the dense layer; 0 for none.
-        dense: units of the dense layer.
+        dropout: rate of the dropout after the first dense layer; 0 for none.
+        dense: units of the first dense layer.
         slope: negative slope of the leaky ReLU.
-        moving_average_decay: of batch norm's statistics. They only serve after training, and lag 1 / (1 - decay) steps
-            behind, so that short trainings need a smaller one.
-        double_softmax: the softmax *output* is taken for logits by the loss, which therefore cannot fall below
-            log(1 + (classes - 1) / e), 1.274 for 8 classes. False is the usual cross-entropy.
+        moving_average_decay: decay of batch norm's statistics. These are used after training only and lag
+            1 / (1 - decay) steps behind, so short trainings need a smaller decay.
+        double_softmax: the loss treats the softmax *output* as logits, and therefore cannot fall below
+            log(1 + (classes - 1) / e), 1.274 for 8 classes. False for the usual cross-entropy.
         activate_last: leaky ReLU between the last dense layer and the softmax.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     convolutions: tuple[Convolution, ...]
@@ -56,22 +68,26 @@ class CNN(Costed):
     double_softmax: bool = True
     activate_last: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive(self, "dense")
         require_share(self, "dropout", "moving_average_decay")
 
-    def __call__(self, input_shape, classes: int, learning_rate=1e-4):
+    def __call__(self, input_shape: Shape, classes: int, learning_rate: Any = 1e-4) -> keras.Model:
         """Builds and compiles the network.
 
         Args:
-            input_shape: (height, width, channels); the network takes (batch, height, width, channels) in [0, 1].
-            classes: number of outputs; the network returns probabilities (batch, classes).
-            learning_rate: a float or a Keras schedule, for Adam with the original's beta_1 .95 and epsilon 1e-8.
+            input_shape: (height, width, channels) of images in [0, 1].
+            classes: number of outputs.
+            learning_rate: a float or a Keras schedule, for Adam with the original's beta_1 = 0.95 and epsilon = 1e-8.
+
+        Returns:
+            A model that maps images (batch, height, width, channels) to probabilities (batch, classes).
         """
         import keras
         from keras import layers
 
-        from invariance.layers.fast import FusedBatchNormalization, LargeDense
+        from invariance.layers.fused_batch_normalization import FusedBatchNormalization
+        from invariance.layers.large_dense import LargeDense
         from invariance.losses import DoubleSoftmaxCrossentropy
         from invariance.optimizers import Adam
 
@@ -96,7 +112,7 @@ class CNN(Costed):
         x = layers.Dense(classes, name="scores")(x)
         if self.activate_last:
             x = layers.LeakyReLU(self.slope, name="scores_activation")(x)
-        # float32 under every precision policy: a softmax in bfloat16 has two decimal digits.
+        # float32 under every precision policy: a bfloat16 softmax is accurate to two decimal digits.
         probabilities = layers.Softmax(dtype="float32", name="probabilities")(x)
         model = keras.Model(inputs, probabilities, name="cnn")
         loss = DoubleSoftmaxCrossentropy() if self.double_softmax else keras.losses.SparseCategoricalCrossentropy()
@@ -107,11 +123,11 @@ class CNN(Costed):
         )
         return model
 
-    def corrected(self) -> "CNN":
-        """The same network with the usual cross-entropy and no activation between last layer and softmax."""
+    def corrected(self) -> CNN:
+        """The same network with the usual cross-entropy and no activation between the last layer and the softmax."""
         return replace(self, double_softmax=False, activate_last=False)
 
-    def _layer_flops(self, input_shape, classes):
+    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         height, width, channels = input_shape
         for convolution in self.convolutions:
             height, width = ceil(height / convolution.stride), ceil(width / convolution.stride)

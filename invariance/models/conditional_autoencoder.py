@@ -1,38 +1,44 @@
-"""Autoencoders whose decoder is told how to transform what it draws."""
+"""Autoencoders whose decoder is given the parameters of a transformation."""
+
+from __future__ import annotations
+
+from typing import Any, Self
 
 import keras
 from keras import ops
 
-from invariance.losses import gradient_penalty
-from invariance.models.autoencoder import REGULARISERS
+from invariance import losses
+from invariance.errors import require_positive
+from invariance.models.regularisers import CROSS_ENTROPY, REGULARISERS, WASSERSTEIN
+from invariance.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="invariance")
 class ConditionalAutoencoder(keras.Model):
-    """decoder([encoder(image), parameters]): the image, transformed as the parameters say.
+    """Draws an image transformed by given parameters: decoder([encoder(image), parameters]).
 
     Args:
-        encoder: images (batch, height, width, channels) -> codes (batch, code_size).
-        decoder: [codes (batch, code_size), parameters (batch, parameters)] -> images of any size.
+        encoder: maps images (batch, height, width, channels) to codes (batch, code_size).
+        decoder: maps [codes (batch, code_size), parameters (batch, parameters)] to images of any size.
 
     Input: a pair (images, parameters). Output: the decoder's images.
     """
 
-    def __init__(self, encoder, decoder, **kwargs):
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.decoder = decoder
         self.build()
 
-    def build(self, input_shape=None):
-        """Nothing to do: the parts come with their weights."""
+    def build(self, input_shape: Shape | None = None) -> None:
+        """Does nothing: the parts are already built."""
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         images, parameters = inputs
         return self.decoder([self.encoder(images, training=training), parameters], training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = {"encoder": self.encoder, "decoder": self.decoder}
         return {
             **super().get_config(),
@@ -40,7 +46,7 @@ class ConditionalAutoencoder(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         parts = {
             key: keras.saving.deserialize_keras_object(value, custom_objects)
             for key, value in config.items()
@@ -51,23 +57,26 @@ class ConditionalAutoencoder(keras.Model):
 
 @keras.saving.register_keras_serializable(package="invariance")
 class AdversarialAutoencoder(ConditionalAutoencoder):
-    """A `ConditionalAutoencoder` whose codes are drawn towards the uniform distribution on [-1, 1]^code_size.
+    """A `ConditionalAutoencoder` whose codes are pulled towards a uniform prior on [-1, 1]^code_size.
 
-    A critic learns to tell codes from samples of that prior, and the encoder learns to mislead it. A training step is
-    one update of encoder and decoder on the reconstruction, `critic_updates` updates of the critic, and one of the
-    encoder against the critic, each with an optimiser of its own. The critic's updates see one batch of codes, encoded
-    once (the encoder rests meanwhile), and fresh samples of the prior each.
+    A critic learns to tell codes from samples of the prior, and the encoder learns to fool it. A training step consists
+    of one update of encoder and decoder on the reconstruction, `critic_updates` updates of the critic, and one update
+    of the encoder against the critic, each with its own optimiser. The critic's updates share one batch of codes,
+    encoded once (the encoder does not change meanwhile), and each draws new samples of the prior.
 
     Args:
         encoder, decoder: as for `ConditionalAutoencoder`.
-        critic: codes (batch, code_size) -> scores (batch, 1), high for the prior.
+        critic: maps codes (batch, code_size) to scores (batch, 1), high for the prior.
         critic_optimizer: for the critic.
         encoder_optimizer: for the encoder's update against the critic.
-        regulariser: "wasserstein", with the gradient penalty per sample; "wasserstein_batchwide", with the original
-            program's penalty (`losses.gradient_penalty`); "cross_entropy", the discriminator of the AAE paper.
-        critic_updates: in each step.
-        penalty_weight: of the gradient penalty.
-        seed: of the prior's samples; None takes Keras' global one.
+        regulariser: the critic's loss. "wasserstein" has a gradient penalty per sample, "wasserstein_batchwide" the
+            original program's (see `losses.gradient_penalty`); "cross_entropy" is the discriminator of the AAE paper.
+        critic_updates: number of critic updates in each training step.
+        penalty_weight: weight of the gradient penalty.
+        seed: for the samples of the prior; None to derive it from Keras' global seed.
+
+    Raises:
+        ValueError: if the regulariser is unknown or `critic_updates` is not a positive integer.
 
     References: Makhzani et al., "Adversarial Autoencoders" (2015); Gulrajani et al., "Improved Training of Wasserstein
         GANs" (2017).
@@ -75,24 +84,22 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
 
     def __init__(
         self,
-        encoder,
-        decoder,
-        critic,
-        critic_optimizer,
-        encoder_optimizer,
-        regulariser="wasserstein",
-        critic_updates=5,
-        penalty_weight=10.0,
-        seed=None,
-        **kwargs,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        critic: keras.Model,
+        critic_optimizer: keras.optimizers.Optimizer,
+        encoder_optimizer: keras.optimizers.Optimizer,
+        regulariser: str = WASSERSTEIN,
+        critic_updates: int = 5,
+        penalty_weight: float = 10.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         if regulariser not in REGULARISERS:
             raise ValueError(
                 f"Argument `regulariser` must be one of {', '.join(REGULARISERS)}. Received: {regulariser!r}"
             )
-        if critic_updates < 1:
-            raise ValueError(f"Argument `critic_updates` must be a positive integer. Received: {critic_updates!r}")
-        # Not the parent's: a model that is built takes no further parts.
+        # Not the parent's: it builds the model, and a built model accepts no further parts.
         keras.Model.__init__(self, **kwargs)
         self.encoder = encoder
         self.decoder = decoder
@@ -101,56 +108,64 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         self.encoder_optimizer = encoder_optimizer
         self.regulariser = regulariser
         self.critic_updates = critic_updates
+        require_positive(self, "critic_updates")
         self.penalty_weight = penalty_weight
-        # Its state is one of the model's variables, so that a resumed run draws what it would have drawn.
+        # Its state is one of the model's variables, so that a resumed run continues the same random sequence.
         self.seed_generator = keras.random.SeedGenerator(seed)
-        # Each optimiser's state is made for its own variables before training, or a checkpoint would not hold it.
+        # Each optimiser's state is created for its own variables before training, or checkpoints would miss it.
         critic_optimizer.build(critic.trainable_variables)
         encoder_optimizer.build(encoder.trainable_variables)
         self.critic_tracker = keras.metrics.Mean(name="critic_loss")
         self.encoder_tracker = keras.metrics.Mean(name="encoder_loss")
         self.build()
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         store["prior"] = self.seed_generator.state.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         self.seed_generator.state.assign(store["prior"][()])
 
-    def sample_prior(self, count, generator=None):
-        """Codes (count, code_size) drawn from the prior."""
-        size = self.encoder.output_shape[-1]
-        return keras.random.uniform((count, size), -1.0, 1.0, seed=generator or self.seed_generator)
-
-    def critic_loss(self, prior, codes, mixing):
-        """What the critic minimises: scalar.
+    def sample_prior(self, count: int | Tensor, generator: keras.random.SeedGenerator | int | None = None) -> Tensor:
+        """Samples of the prior, (count, code_size).
 
         Args:
-            prior: (batch, code_size) samples of the prior.
+            count: number of samples.
+            generator: a seed or seed generator; by default the model's own.
+        """
+        size = self.encoder.output_shape[-1]
+        return keras.random.uniform(
+            (count, size), -1.0, 1.0, seed=self.seed_generator if generator is None else generator
+        )
+
+    def critic_loss(self, prior: Tensor, codes: Tensor, mixing: Tensor) -> Tensor:
+        """The loss that the critic minimises, a scalar.
+
+        Args:
+            prior: (batch, code_size), samples of the prior.
             codes: (batch, code_size).
-            mixing: (batch,) numbers in [0, 1], for the gradient penalty.
+            mixing: (batch,), in [0, 1], for the gradient penalty.
         """
         scores = self.critic(ops.concatenate([prior, codes]), training=True)
         of_prior, of_codes = ops.split(ops.cast(scores, "float32"), 2)
-        if self.regulariser == "cross_entropy":
+        if self.regulariser == CROSS_ENTROPY:
             return ops.mean(ops.softplus(-of_prior)) + ops.mean(ops.softplus(of_codes))
-        penalty = gradient_penalty(
-            lambda points: self.critic(points, training=True), prior, codes, mixing, self.regulariser == "wasserstein"
+        penalty = losses.gradient_penalty(
+            lambda points: self.critic(points, training=True), prior, codes, mixing, self.regulariser == WASSERSTEIN
         )
         return ops.mean(of_codes) - ops.mean(of_prior) + self.penalty_weight * penalty
 
-    def encoder_loss(self, codes):
-        """What the encoder minimises against the critic: scalar."""
+    def encoder_loss(self, codes: Tensor) -> Tensor:
+        """The loss that the encoder minimises against the critic, a scalar."""
         scores = ops.cast(self.critic(codes, training=True), "float32")
-        return ops.mean(ops.softplus(-scores)) if self.regulariser == "cross_entropy" else -ops.mean(scores)
+        return ops.mean(ops.softplus(-scores)) if self.regulariser == CROSS_ENTROPY else -ops.mean(scores)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         import tensorflow as tf
 
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not self.optimizer.built:
-            # For all weights, the critic's too, as a loaded model's is.
+            # For all weights, including the critic's, as in a loaded model.
             self.optimizer.build(self.trainable_variables)
         images = inputs[0]
         batch = ops.shape(images)[0]
@@ -174,7 +189,7 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         self.encoder_tracker.update_state(encoder_loss, sample_weight=batch)
         return self.compute_metrics(inputs, targets, drawn, weights)
 
-    def _update_critic(self, codes, batch):
+    def _update_critic(self, codes: Tensor, batch: int | Tensor) -> None:
         import tensorflow as tf
 
         prior = self.sample_prior(batch)
@@ -185,7 +200,7 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         self.critic_optimizer.apply_gradients(zip(tape.gradient(loss, own), own, strict=True))
         self.critic_tracker.update_state(loss, sample_weight=batch)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = {
             "critic": self.critic,
             "critic_optimizer": self.critic_optimizer,

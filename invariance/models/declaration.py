@@ -1,14 +1,43 @@
-"""What the declarations of classifiers share: their cost. Imports no TensorFlow."""
+"""What the declarations of all networks share. Imports no Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 
-class Costed:
-    """A classifier whose layers' forward operations are known: ``_layer_flops(input_shape, classes)`` yields them."""
+class Declaration:
+    """Base of the declarations: frozen dataclasses that build a network and know what it costs.
 
-    def flops(self, input_shape, classes: int) -> float:
-        """Floating-point operations of the matrix products in a forward pass of one image (2 per multiply-add)."""
-        return sum(self._layer_flops(input_shape, classes))
+    ``declaration(*arguments, learning_rate)`` builds and compiles the network. The arguments are (input_shape, classes)
+    for a classifier and (input_shape, output_shape, parameters) for an autoencoder; the methods below take the same.
 
-    def training_flops(self, input_shape, classes: int) -> float:
-        """The same for a training step: forward, and backward to weights and, but for the first layer, to inputs."""
-        first, *others = self._layer_flops(input_shape, classes)
+    Floating-point operations are those of the matrix products for one image, two per multiply-add. A subclass defines
+    ``_layer_flops(*arguments)``, which yields those of each layer in a forward pass, in order.
+    """
+
+    # How many times as fast a training step is as its operations suggest, given the rate that other networks reach.
+    speed_up: ClassVar[float] = 1.0
+
+    _layer_flops: Callable[..., Iterator[float]]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Builds and compiles the network: a `keras.Model`."""
+        raise NotImplementedError
+
+    def flops(self, *arguments: Any) -> float:
+        """Operations of a forward pass."""
+        return sum(self._layer_flops(*arguments))
+
+    def training_flops(self, *arguments: Any) -> float:
+        """Operations of a training step: forward, and backward to all weights and to all inputs but the images."""
+        first, *others = self._layer_flops(*arguments)
         return 2 * first + 3 * sum(others)
+
+    def evaluation_flops(self, *arguments: Any) -> float:
+        """Operations of the evaluation at one value of the transformation's parameter."""
+        return self.flops(*arguments)
+
+    def corrected(self) -> Declaration | None:
+        """The same network without the original program's mistakes; None if it has none."""
+        return None

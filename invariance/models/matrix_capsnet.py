@@ -1,31 +1,43 @@
 """Matrix capsules with EM routing (Hinton, Sabour and Frosst 2018)."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive, require_share
-from invariance.models.declaration import Costed
+from invariance.models.declaration import Declaration
+from invariance.typing import Shape
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
-class MatrixCapsNet(Costed):
+class MatrixCapsNet(Declaration):
     """Convolution, primary matrix capsules, two layers of convolutional capsules, class capsules, and a decoder.
 
-    The defaults are the network of the original experiment (A 32, B 8, C = D 16).
+    The defaults give the network of the original experiment (A = 32, B = 8, C = D = 16).
 
     Args:
-        filters: A, of the first convolution (5 x 5, stride 2, 'valid', ReLU).
-        primary: B, primary capsules at each position.
-        capsules: C and D, capsules of the two convolutional layers (3 x 3, strides 2 and 1).
-        iterations: of routing.
-        inverse_temperature: of the activations.
-        logistic, normalised, together: False, True and False are the original program's, True, False and True the
-            paper's form of the routing (`routing.em.Form`, `layers.matrix_capsules.ClassCapsules`).
-        moving_average_decay: of the batch norm of the input.
-        margin_steps: the spread loss' margin grows from 0.2 by 0.035 after every so many steps, up to 0.9.
+        filters: A, number of filters of the first convolution (5 x 5, stride 2, 'valid', ReLU).
+        primary: B, number of primary capsules at each position.
+        capsules: C and D, numbers of capsules at each position of the two convolutional layers (3 x 3, strides 2, 1).
+        iterations: number of routing iterations.
+        inverse_temperature: of the activations, in all iterations.
+        logistic, normalised, together: form of the routing (`routing.em.Form`, `layers.matrix_capsules.ClassCapsules`):
+            False, True and False in the original program, True, False and True in the paper.
+        moving_average_decay: decay of the statistics of the batch norm of the images.
+        margin_steps: number of training steps after which the spread loss' margin, initially 0.2, grows by 0.035, again
+            and again up to 0.9.
         decoder: units of the decoder's hidden layers.
-        reconstruction_weight: of the squared error summed over the pixels, beside the spread loss.
+        reconstruction_weight: weight of the squared error, summed over the pixels and added to the spread loss.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     filters: int = 32
@@ -41,11 +53,11 @@ class MatrixCapsNet(Costed):
     decoder: tuple[int, ...] = (512, 1024)
     reconstruction_weight: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive(self, "filters", "primary", "iterations", "margin_steps")
         require_share(self, "moving_average_decay")
 
-    def __call__(self, input_shape, classes: int, learning_rate=1e-3):
+    def __call__(self, input_shape: Shape, classes: int, learning_rate: Any = 1e-3) -> keras.Model:
         """Builds and compiles the network.
 
         Args:
@@ -54,7 +66,7 @@ class MatrixCapsNet(Costed):
             learning_rate: a float or a Keras schedule, for Adam.
 
         Returns:
-            A `CapsuleNetwork`; its scores are the activations of the class capsules.
+            A `CapsuleNetwork` whose scores are the activations of the class capsules.
 
         Raises:
             ValueError: if the images are too small for the convolutions.
@@ -62,15 +74,17 @@ class MatrixCapsNet(Costed):
         import keras
         from keras import layers
 
-        from invariance.layers.matrix_capsules import POSE, ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+        from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
         from invariance.losses import SpreadLoss
         from invariance.models.capsule_network import CapsuleNetwork, dense_decoder
         from invariance.optimizers import Adam
         from invariance.routing.em import Form
+        from invariance.routing.votes import POSE
 
         if min(self._sizes(input_shape)[-1]) < 1:
             raise ValueError(
-                f"images of at least 17 x 17 pixels are needed; they are {input_shape[0]} x {input_shape[1]}"
+                f"three layers of convolution need images of at least 17 x 17 pixels; these have {input_shape[0]} x "
+                f"{input_shape[1]}"
             )
         form = Form(self.iterations, self.inverse_temperature, self.logistic, self.normalised)
         small = keras.initializers.TruncatedNormal(stddev=0.01)
@@ -82,7 +96,8 @@ class MatrixCapsNet(Costed):
         x = PrimaryMatrixCapsules(self.primary, bias_initializer=small, name="primary_capsules")(x)
         x = ConvolutionalCapsules(self.capsules[0], 3, 2, form=form, name="capsules_1")(*x)
         x = ConvolutionalCapsules(self.capsules[1], 3, 1, form=form, name="capsules_2")(*x)
-        # Centre of the first receptive field, and from one to the next, in pixels: 5 s2, then 3 s2, then 3 s1.
+        # Centre of the first receptive field, and distance between neighbouring ones, in pixels, after kernels of 5
+        # (stride 2), 3 (stride 2) and 3 (stride 1).
         start, step = 2 + 2 * 1 + 4 * 1, 4
         poses, activations = ClassCapsules(
             classes,
@@ -102,18 +117,18 @@ class MatrixCapsNet(Costed):
         )
         return model
 
-    def _sizes(self, input_shape):
-        """Positions behind the convolution and the two layers of capsules."""
+    def _sizes(self, input_shape: Shape) -> list[tuple[int, ...]]:
+        """(height, width) in positions after the convolution and after each convolutional layer of capsules."""
         sizes = [tuple((side - 5) // 2 + 1 for side in input_shape[:2])]
         for strides in (2, 1):
             sizes.append(tuple((side - 3) // strides + 1 for side in sizes[-1]))
         return sizes
 
-    # A step takes so much longer than these products would: the routing is bound by memory (`make bench`).
+    # Measured by `make bench`: the routing is bound by memory.
     speed_up = 0.07
 
-    def _layer_flops(self, input_shape, classes):
-        # The routing, which takes nearly all of the time, is no matrix product.
+    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
+        # Routing, which takes nearly all of the time, is not a matrix product.
         first, second, third = (prod(size) for size in self._sizes(input_shape))
         yield 2.0 * first * 25 * input_shape[2] * self.filters
         yield 2.0 * first * self.filters * self.primary * 17

@@ -1,21 +1,26 @@
 """EM routing between matrix capsules.
 
-Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018), procedure 1. Two forms of it are
-offered: the paper's, and that of the program whose results are reproduced, which differs in how assignments are
-weighted and how activations come about (see `Form`).
+Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018), procedure 1. There are two forms: the
+paper's, and that of the program whose results are reproduced, which differs in how assignments are weighted and how
+activations are computed (see `Form`).
 
-Votes have the shape (in_capsules, batch, pose, out_capsules) throughout, "batch" standing for images x positions. In
-this order every sum of the routing runs over slices that are contiguous in memory, and the products that make the votes
+Votes have the shape (in_capsules, batch, pose, out_capsules) throughout, where "batch" counts images times positions.
+In this order every sum of the routing runs over contiguous slices of memory, and the products that compute the votes
 (a 4 x 4 matrix times a row of 4 x 4 matrices) write it without a transpose.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 from keras import ops
 
+from invariance import xla
 from invariance.errors import require_positive
-from invariance.xla import compiled
+from invariance.typing import Tensor
 
 EPSILON = 1e-9
 
@@ -26,12 +31,15 @@ class Form:
 
     Args:
         iterations: number of M steps.
-        inverse_temperatures: lambda of the activation after each iteration; one number stands for all.
-        logistic: True is the paper's activation, after every iteration logistic(lambda (beta_a - cost)). False is the
-            program's: softmax over the output capsules, of lambda (beta_a - cost) after the last iteration and of the
-            assigned mass sum_i R_ij after the earlier ones.
-        normalised: True is the program's: assignments times input activations are normalised over the output capsules
-            (which all but cancels the activations). False is the paper's: they are not.
+        inverse_temperatures: lambda of the activation in each iteration; a single number holds for all.
+        logistic: True for the paper's activation, logistic(lambda (beta_a - cost)) after every iteration. False for the
+            program's: a softmax over the output capsules, of lambda (beta_a - cost) after the last iteration and of the
+            assigned mass sum_i R_ij after earlier ones.
+        normalised: True for the program's weighting: assignments times input activations, normalised over the output
+            capsules (which all but cancels the activations). False for the paper's, without normalisation.
+
+    Raises:
+        ValueError: if there is not one positive number for each of a positive number of iterations.
     """
 
     iterations: int = 2
@@ -39,52 +47,52 @@ class Form:
     logistic: bool = False
     normalised: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive(self, "iterations")
-        values = self.inverse_temperatures
+        given: Any = self.inverse_temperatures
         try:
-            each = values if hasattr(values, "__iter__") else (values,) * self.iterations
+            each = given if hasattr(given, "__iter__") else (given,) * self.iterations
             values = tuple(float(value) for value in each)
         except (TypeError, ValueError):
             values = ()
         if len(values) != self.iterations or not all(0 < value < float("inf") for value in values):
             raise ValueError(
                 "Argument `inverse_temperatures` must be a positive number, or one for each of the "
-                f"{self.iterations} iterations. Received: {self.inverse_temperatures!r}"
+                f"{self.iterations} iterations. Received: {given!r}"
             )
         object.__setattr__(self, "inverse_temperatures", values)
 
-    def gain(self, activations):
-        """What an input capsule's assignments are multiplied by; its assignments sum to one."""
+    def gain(self, activations: Tensor) -> Tensor:
+        """The factor that weights an input capsule's assignments, which themselves sum to one."""
         return activations / (activations + EPSILON) if self.normalised else activations
 
-    def log_activation(self, iteration, mass, variance, beta_v, beta_a):
+    def log_activation(self, iteration: int, mass: Tensor, variance: Tensor, beta_v: Tensor, beta_a: Tensor) -> Tensor:
         """Logarithm of the output activations after an iteration, (batch, 1, out_capsules).
 
         Args:
             iteration: counted from 0.
             mass: (batch, 1, out_capsules), sum_i R_ij.
             variance: (batch, pose, out_capsules).
-            beta_v: (out_capsules, pose), or (out_capsules,) for one number an output.
+            beta_v: (out_capsules, pose), or (out_capsules,) for one number per output capsule.
             beta_a: (out_capsules,).
         """
         if not self.logistic and iteration < self.iterations - 1:
             return ops.log_softmax(mass, axis=-1)
         cost = ops.sum((ops.transpose(beta_v) + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
-        score = self.inverse_temperatures[iteration] * (beta_a - cost)
+        score = cast(tuple[float, ...], self.inverse_temperatures)[iteration] * (beta_a - cost)
         return ops.log_sigmoid(score) if self.logistic else ops.log_softmax(score, axis=-1)
 
 
-def m_step(votes, weights):
+def m_step(votes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of the votes for each output capsule.
 
     Args:
         votes: (in_capsules, batch, pose, out_capsules).
-        weights: assignments times activations, (in_capsules, batch, out_capsules), or 1 at the end for weights that
-            are the same for all outputs.
+        weights: assignments times activations, (in_capsules, batch, out_capsules), or (in_capsules, batch, 1) if they
+            are equal for all outputs.
 
     Returns:
-        mean (batch, pose, out_capsules), variance + epsilon, the same shape, mass (batch, 1, out_capsules).
+        mean (batch, pose, out_capsules), variance + epsilon of the same shape, and mass (batch, 1, out_capsules).
     """
     weights = ops.expand_dims(weights, 2)
     mass = _sum_inputs(weights) + EPSILON
@@ -93,7 +101,7 @@ def m_step(votes, weights):
     return mean, variance, mass + ops.zeros_like(mean[:, :1])
 
 
-def e_step(votes, mean, variance, log_activation):
+def e_step(votes: Tensor, mean: Tensor, variance: Tensor, log_activation: Tensor) -> Tensor:
     """Assignments of input to output capsules: the posterior of a mixture of axis-aligned Gaussians, in log space.
 
     Args:
@@ -108,18 +116,20 @@ def e_step(votes, mean, variance, log_activation):
     return ops.softmax(_bias(log_activation, variance) - distances, axis=-1)
 
 
-def _bias(log_activation, variance):
-    """What the E step's logits have in common for all inputs, (batch, out_capsules)."""
+def _bias(log_activation: Tensor, variance: Tensor) -> Tensor:
+    """The part of the E step's logits that all input capsules share, (batch, out_capsules)."""
     return log_activation[:, 0] - 0.5 * ops.sum(ops.log(variance), axis=1)
 
 
-def route(votes, activations, beta_v, beta_a, form: Form = Form()):
-    """EM routing, operation by operation, the gradient flowing through all iterations.
+def route(
+    votes: Tensor, activations: Tensor, beta_v: Tensor, beta_a: Tensor, form: Form = Form()
+) -> tuple[Tensor, Tensor]:
+    """EM routing, operation by operation; the gradient flows through all iterations.
 
     Args:
         votes: (in_capsules, batch, pose, out_capsules).
         activations: (in_capsules, batch), in [0, 1].
-        beta_v: (out_capsules, pose), or (out_capsules,) for one number an output.
+        beta_v: (out_capsules, pose), or (out_capsules,) for one number per output capsule.
         beta_a: (out_capsules,).
         form: which EM routing.
 
@@ -127,7 +137,7 @@ def route(votes, activations, beta_v, beta_a, form: Form = Form()):
         Poses (batch, pose, out_capsules) and activations (batch, out_capsules).
     """
     gain = ops.expand_dims(form.gain(activations), -1)
-    # The first assignments are the same for all outputs.
+    # The first assignments are equal for all outputs.
     mean, variance, mass = m_step(votes, gain / votes.shape[-1])
     for iteration in range(1, form.iterations):
         log_activation = form.log_activation(iteration - 1, mass, variance, beta_v, beta_a)
@@ -135,42 +145,44 @@ def route(votes, activations, beta_v, beta_a, form: Form = Form()):
     return mean, _activation(mass, variance, beta_v, beta_a, form)
 
 
-def route_compiled(votes, activations, beta_v, beta_a, form: Form = Form()):
-    """`route` for TensorFlow with a gradient written by hand, both compiled by XLA: the same numbers to rounding.
+def route_compiled(
+    votes: Tensor, activations: Tensor, beta_v: Tensor, beta_a: Tensor, form: Form = Form()
+) -> tuple[Tensor, Tensor]:
+    """`route` for TensorFlow with a hand-written gradient, both compiled by XLA: equal to rounding.
 
-    Forward, an iteration reads the votes three times and writes nothing of their size; backward, three times, and the
-    gradient is written once, because it is linear in the votes: all iterations' shares are added up before.
+    An iteration reads the votes three times forward and writes nothing of their size. It reads them three times
+    backward. Their gradient is written once: it is linear in the votes, so the terms of all iterations are added first.
     """
     mean, variance, mass = _compiled(form)(votes, form.gain(activations), beta_v, beta_a)
     return mean, _activation(mass, variance, beta_v, beta_a, form)
 
 
-def _activation(mass, variance, beta_v, beta_a, form):
+def _activation(mass: Tensor, variance: Tensor, beta_v: Tensor, beta_a: Tensor, form: Form) -> Tensor:
     return ops.exp(form.log_activation(form.iterations - 1, mass, variance, beta_v, beta_a))[:, 0]
 
 
 @lru_cache
-def _compiled(form):
-    """(votes, gain, beta_v, beta_a) -> mean, variance, mass of the last iteration, with a gradient of its own.
+def _compiled(form: Form) -> Callable[..., Any]:
+    """(votes, gain, beta_v, beta_a) -> mean, variance, mass of the last iteration, with a custom gradient.
 
-    Each function is compiled for itself: where one's results are the next one's input, they have to be in memory, or
-    XLA computes them anew for each element that they contribute to.
+    Each function is compiled separately. Compiled together, XLA would recompute the results of one for each element of
+    the next that they contribute to, instead of keeping them in memory.
     """
     import tensorflow as tf
 
-    @compiled
+    @xla.compiled
     def weighted_m_step(votes, gain, assignments):
         weights = gain[:, :, None] / votes.shape[-1] if assignments is None else assignments * gain[:, :, None]
         return weights, *m_step(votes, weights)
 
-    @compiled
+    @xla.compiled
     def distances(votes, mean, precision):
         """sum_h precision (V - mean)^2, (in, batch, out)."""
         return _sum_pose(votes, lambda vote, h: tf.square(vote - mean[:, h]) * precision[:, h])
 
-    @compiled
+    @xla.compiled
     def weights_gradient(votes, mean, first, second, constant):
-        """Of the M step: constant + sum_h (V - mean) first + (V - mean)^2 second, (in, batch, out)."""
+        """Backward through the M step: constant + sum_h (V - mean) first + (V - mean)^2 second, (in, batch, out)."""
 
         def term(vote, h):
             away = vote - mean[:, h]
@@ -178,16 +190,16 @@ def _compiled(form):
 
         return constant + _sum_pose(votes, term)
 
-    @compiled
+    @xla.compiled
     def logits_gradient(d_weights, gain, assignments):
-        """Of the weighting and the softmax."""
+        """Backward through weighting and softmax."""
         d_assignments = d_weights * gain[..., None]
         mean = tf.reduce_sum(d_assignments * assignments, axis=-1, keepdims=True)
         return assignments * (d_assignments - mean), tf.reduce_sum(d_weights * assignments, axis=-1)
 
-    @compiled
+    @xla.compiled
     def gaussians_gradient(votes, d_logits, mean, variance):
-        """Of the E step's densities with respect to means, variances and mixing proportions."""
+        """Backward through the E step's densities to means, variances and mixing proportions."""
         logits, away = d_logits[:, :, None], votes - mean
         proportion = _sum_inputs(logits)
         d_mean = _sum_inputs(logits * away) / variance
@@ -195,7 +207,7 @@ def _compiled(form):
         return d_mean, d_variance, proportion
 
     def activation_gradient(iteration, mass, variance, beta_v, beta_a, upstream):
-        """Of the activations as mixing proportions: small tensors, left to the tape."""
+        """Backward through the activations as mixing proportions. The tensors are small, so the tape does it."""
         with tf.GradientTape() as tape:
             small = (mass, variance, beta_v, beta_a)
             tape.watch(small)
@@ -203,7 +215,7 @@ def _compiled(form):
         zero = tf.UnconnectedGradients.ZERO
         return tape.gradient(log_activation, small, upstream, unconnected_gradients=zero)
 
-    @compiled
+    @xla.compiled
     def votes_gradient(votes, factors, products):
         """votes x slope + offset, summed over products of (in, batch, out) and (batch, pose, out)."""
         slope = offset = 0.0
@@ -252,20 +264,20 @@ def _compiled(form):
     return moments
 
 
-# XLA splits a sum over more than some 32 terms in two and writes the terms to memory in between; sums over fewer are
-# taken as the terms are computed. Hence the slices.
+# XLA splits a sum over more than about 32 terms in two and writes the terms to memory in between. Shorter sums are
+# accumulated as the terms are computed. Hence the slices.
 _SLICE = 24
 
 
-def _sum_inputs(values):
+def _sum_inputs(values: Tensor) -> Tensor:
     """Sum over the input capsules, the first axis."""
     return sum(ops.sum(values[start : start + _SLICE], axis=0) for start in range(0, values.shape[0], _SLICE))
 
 
-def _sum_pose(votes, term):
+def _sum_pose(votes: Tensor, term: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Sum over the pose's entries of ``term(votes[:, :, h], h)``, (in_capsules, batch, out_capsules).
 
-    Written out, so that the output capsules, contiguous in memory, are the innermost loop. Only for functions that
-    return it: XLA would compute it anew for each element of whatever else it goes into.
+    Unrolled, so that the output capsules, contiguous in memory, are the innermost loop. Only for functions that return
+    the sum: XLA would recompute it for each element of anything else computed from it.
     """
     return sum(term(votes[:, :, entry], entry) for entry in range(votes.shape[2]))

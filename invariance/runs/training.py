@@ -1,27 +1,31 @@
-"""(protocol, model, budget, seed) -> a trained model in a run folder; resumed exactly, stopped by a NaN."""
+"""(task, model, budget, seed) -> a trained model in a run folder; resumed exactly, stopped by a NaN."""
+
+from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from invariance import pipeline, xla
+from invariance import xla
 from invariance.errors import Interrupted, RunError, require_extra
+from invariance.experiment import Budget
+from invariance.files import write_csv
 from invariance.progress import Progress, duration
-from invariance.protocol import Budget
-from invariance.results import CHECKPOINT, RunFolder, replacing, write_csv
+from invariance.runs import checkpoint, pipeline
+from invariance.runs.folder import CHECKPOINT, RunFolder
 
 CHECKPOINT_SECONDS = 60.0
 
 
-def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
+def compiled_step(model: keras.Model, prepare: Callable, batch_size: int) -> Any:
     """One update as one compiled function: transform, forward, backward, update.
 
     On a CPU the transformation (and the update, see `optimizers`) is compiled by XLA and the network runs on
@@ -29,7 +33,7 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
 
     Args:
         model: a compiled Keras model; whatever its ``train_step`` does is done.
-        prepare: (images, labels, draws) -> (inputs, targets), see `protocol.Recognition.prepare`.
+        prepare: (images, labels, draws) -> (inputs, targets), see `Task.prepare`.
         batch_size: images a step.
 
     Returns:
@@ -51,67 +55,15 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int):
     return step
 
 
-def state_variables(model: keras.Model) -> list:
-    """All that a training run changes: weights, random states, metrics, the state of every optimiser."""
-    variables = [*model.variables, *model.metrics_variables]
-    for part in (model, *model._flatten_layers(include_self=False)):
-        # Optimisers may be attributes, or lie in lists and dictionaries that are; Keras tracks none but `optimizer`.
-        for value in [getattr(part, "optimizer", None), *vars(part).values()]:
-            several = (
-                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-            )
-            for optimizer in several:
-                if isinstance(optimizer, keras.optimizers.Optimizer):
-                    variables += optimizer.variables
-    return list({id(variable): variable for variable in variables}.values())
-
-
-def save_checkpoint(path, model: keras.Model, progress: dict):
-    """Writes the state of a training run atomically.
-
-    Raises:
-        RunError: if the disk does not take it, or a weight is not finite; an older checkpoint stays as it was.
-    """
-    arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(state_variables(model))}
-    for array in arrays.values():
-        # A sum is not finite if a term is not, and needs no temporary array.
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array.sum(dtype=np.float64)):
-            raise RunError(f"a weight is not finite after step {progress['step']}")
-    with replacing(path) as partial, open(partial, "wb") as file:
-        np.savez(file, progress=json.dumps(progress), **arrays)
-
-
-def load_checkpoint(path, model: keras.Model) -> dict:
-    """Puts a saved state into a model, its optimisers and metrics; returns the progress saved with it.
-
-    Raises:
-        RunError: if the file is damaged or was written for another model.
-    """
-    variables = state_variables(model)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            progress = json.loads(str(archive["progress"]))
-            arrays = [archive[f"v{number}"] for number in range(len(archive.files) - 1)]
-    except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
-        raise RunError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}); --overwrite starts the run anew"
-        ) from error
-    if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-        raise RunError(f"{path}: the checkpoint was written for another model; --overwrite starts the run anew")
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-    return progress
-
-
 @contextlib.contextmanager
-def _stop_requests():
+def _stop_requests() -> Iterator[list[str]]:
     """Ctrl-C and a scheduler's SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
-    requested = []
+    requested: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield requested
         return
 
-    def ask(number, frame):
+    def ask(number: int, frame: Any) -> None:
         if requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         requested.append(signal.Signals(number).name)
@@ -133,10 +85,11 @@ def train(
     seed: int,
     folder: RunFolder,
     progress: Progress | None = None,
+    *,
     tensorboard: bool = False,
     parent: int | None = None,
 ) -> dict:
-    """Trains a model for its budget, going on from the folder's checkpoint if there is one.
+    """Trains a model for its budget, resuming from the folder's checkpoint if there is one.
 
     The n-th image and its transformation depend on the seed and n alone, and the checkpoint holds every variable, so a
     resumed run ends with the weights and the history of one that was never stopped. A checkpoint is written at the end
@@ -162,7 +115,7 @@ def train(
         RunError: at a loss or weight that is not finite, or a disk that is full; the last good checkpoint stays.
     """
     progress = progress or Progress("training", quiet=True)
-    checkpoint = folder / CHECKPOINT
+    saved = folder / CHECKPOINT
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
@@ -171,10 +124,10 @@ def train(
     # Tracing makes the variables of the metrics, so that a checkpoint can be put into them.
     step_function = step_function.get_concrete_function(*signature)
     done = {"step": 0, "seconds": 0.0, "history": []}
-    if checkpoint.exists():
-        done = load_checkpoint(checkpoint, model)
+    if saved.exists():
+        done = checkpoint.load(saved, model)
         if 0 < done["step"] < budget.steps:
-            progress.line(f"{progress.name}: going on from step {done['step']:,} of {budget.steps:,}")
+            progress.line(f"{progress.name}: resuming from step {done['step']:,} of {budget.steps:,}")
     step, history = done["step"], done["history"]
     write_csv(folder / "history.csv", history)
     writer = _tensorboard_writer(folder) if tensorboard else None
@@ -182,15 +135,15 @@ def train(
     began, seconds_before, first = time.perf_counter(), done["seconds"], step
     saved_at, logs = time.monotonic(), {}
 
-    def seconds():
+    def seconds() -> float:
         return seconds_before + time.perf_counter() - began
 
-    def check(diverged):
+    def check(diverged: Any) -> None:
         if diverged:
             raise RunError(f"the loss is not finite at step {int(diverged):,}")
 
-    def save():
-        save_checkpoint(checkpoint, model, {"step": step, "seconds": seconds(), "history": history})
+    def save() -> None:
+        checkpoint.save(saved, model, {"step": step, "seconds": seconds(), "history": history})
 
     try:
         with _stop_requests() as requested:
@@ -222,28 +175,21 @@ def train(
                     progress.show(step / budget.steps, _status(budget, step, logs, rate))
                 if requested and step < budget.steps:
                     raise Interrupted(
-                        f"{requested[0]} at step {step:,} of {budget.steps:,}; saved. Repeat the command to go on"
+                        f"{requested[0]} at step {step:,} of {budget.steps:,}; saved. Repeat the command to resume"
                     )
     except Interrupted:
         raise
     except RunError as error:
         kept = (
-            f"the checkpoint of step {saved_step(checkpoint):,} is kept" if checkpoint.exists() else "no checkpoint yet"
+            f"the checkpoint of step {checkpoint.saved_step(saved):,} is kept"
+            if saved.exists()
+            else "no checkpoint yet"
         )
         raise RunError(f"{progress.name}: {error} ({kept} in {folder.path})") from error
     return {"seconds": seconds(), "images": step * budget.batch_size, "history": history}
 
 
-def saved_step(checkpoint) -> int:
-    """The step that a run goes on from: 0 where there is no checkpoint, or one that cannot be read."""
-    try:
-        with np.load(checkpoint, allow_pickle=False) as archive:
-            return json.loads(str(archive["progress"]))["step"]
-    except Exception:  # a damaged archive raises whatever its first bad byte provokes; whoever loads it says so
-        return 0
-
-
-def _status(budget, step, values, rate):
+def _status(budget: Budget, step: int, values: Mapping[str, Any], rate: float) -> str:
     """The text of a progress line: epoch, values, rate and the time left."""
     epoch, epochs = -(-step // budget.steps_per_epoch), -(-budget.steps // budget.steps_per_epoch)
     numbers = "  ".join(f"{key} {float(value):.4f}" for key, value in values.items())
@@ -251,12 +197,12 @@ def _status(budget, step, values, rate):
     return f"epoch {epoch}/{epochs}  {numbers}  {rate:,.0f} images/s  {left} left"
 
 
-def _tensorboard_writer(folder):
+def _tensorboard_writer(folder: RunFolder) -> Any:
     require_extra("tensorboard", "--tensorboard")
     return tf.summary.create_file_writer(str(folder / "tensorboard"))
 
 
-def _write_tensorboard(writer, step, values):
+def _write_tensorboard(writer: Any, step: int, values: Mapping[str, float]) -> None:
     with writer.as_default(step=step):
         for key, value in values.items():
             tf.summary.scalar(key, value)

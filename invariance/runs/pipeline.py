@@ -1,11 +1,13 @@
-"""tf.data: which image comes at which position. Hands over bytes; everything else happens on the device that trains."""
+"""tf.data: which image comes at which position. It delivers bytes; all else happens on the device that trains."""
 
+import numpy as np
 import tensorflow as tf
 
 from invariance import random
+from invariance.typing import Tensor
 
 
-def image_index(seed, positions, size: int):
+def image_index(seed: Tensor, positions: Tensor, size: int) -> tf.Tensor:
     """The image at each position of an endless sequence drawn with replacement, as the original drew its batches.
 
     Args:
@@ -20,7 +22,9 @@ def image_index(seed, positions, size: int):
     return tf.cast(tf.bitwise.right_shift(word * tf.constant(size, tf.uint64), tf.constant(32, tf.uint64)), tf.int32)
 
 
-def batches(images, labels, seed: int, batch_size: int, start: int, stop: int) -> tf.data.Dataset:
+def batches(
+    images: np.ndarray, labels: np.ndarray, seed: int, batch_size: int, start: int, stop: int
+) -> tf.data.Dataset:
     """Steps ``start`` to ``stop - 1`` of a run's sequence of batches.
 
     Args:
@@ -33,11 +37,11 @@ def batches(images, labels, seed: int, batch_size: int, start: int, stop: int) -
 
     Returns:
         A dataset of (images (batch, height, width, channels) uint8, labels (batch,) int32, draw numbers (batch,)
-        int64). The draw number is the image's position in the run, from which `transforms` draws its parameters.
+        int64). The draw number is the image's position in the run, from which `Transformation.draw` draws its parameters.
     """
     images, labels = tf.constant(images), tf.constant(labels, tf.int32)
 
-    def batch(step):
+    def batch(step: tf.Tensor) -> tuple:
         positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
         index = image_index(seed, positions, len(labels))
         return tf.gather(images, index), tf.gather(labels, index), positions

@@ -1,4 +1,4 @@
-"""A constant in the published P_out and P_inv of the networks with dropout: ``python -m experiments.leftover``.
+"""A constant in the published P_out and P_inv of the networks with dropout: ``python -m experiments.article.unrotated_images``.
 
 The original drew the angles of N = 1992 images of 3 and 4 a thousand times and published mean P and variance V of the
 share that was recognised. Image i is recognised in a drawing with some probability p_i, independently of the others:
@@ -18,8 +18,8 @@ not turned out of the training range. To see what that does to a network of ours
 
 from collections.abc import Mapping
 
-from experiments import published
-from invariance.report import share
+from experiments.article import published
+from invariance.tasks.columns import share
 
 IMAGES = 1992
 BATCH = 120

@@ -5,21 +5,21 @@ Plain data and arithmetic: no TensorFlow.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
-from invariance.protocol import PROFILES
-from invariance.results import Run, aggregate
+from invariance.experiment import COMPARABLE, PROFILES, comparable
+from invariance.report.statistics import aggregate
+from invariance.runs.find import Run
 
 REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED = "reproduced", "contradicted", "undecided", "not yet tested"
-# Trainings that differ only in their seed decide if so large a share of their combinations says the same.
+# Runs that differ only in their seed decide if so large a share of their combinations agrees.
 AGREEMENT = 0.95
-# Of more combinations than these, so many drawn at random are looked at.
+# Of more combinations than these, so many drawn at random are judged.
 COMBINATIONS = 1000
-# Verdicts from runs in shorter profiles than this one are provisional; the shortest, for tests, says nothing.
-ENOUGH = "standard"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Verdict:
 
     Attributes:
         claim: the claim.
-        verdict: `REPRODUCED`, `CONTRADICTED`, `UNDECIDED` (trainings that differ only in their seed disagree) or
+        verdict: `REPRODUCED`, `CONTRADICTED`, `UNDECIDED` (runs that differ only in their seed disagree) or
             `UNTESTED`.
         profile: of the runs; None where there are none.
         provisional: whether their profile is too short for a verdict that counts.
@@ -69,7 +69,7 @@ class Verdict:
             the number of those in which they do not.
         numbers: those it rests on, as text.
         seeds: model -> seeds.
-        holding: of the combinations of one training of each model, in how many it holds; and how many there are.
+        holding: of the combinations of one run of each model, in how many it holds; and how many there are.
         command: what would test it, for an untested or provisional one.
     """
 
@@ -84,12 +84,12 @@ class Verdict:
     command: str | None = None
 
     def reasons(self) -> list[str]:
-        """What it rests on, line by line; commands stand between backquotes."""
+        """What it rests on, line by line; commands in backquotes."""
         lines = [f"Criterion: {self.claim.criterion}"]
         if self.numbers:
             lines.append(f"Numbers ({self.profile}): {self.numbers}")
         if self.failed:
-            lines.append(f"Not so: {'; '.join(self.failed)}")
+            lines.append(f"Fails: {'; '.join(self.failed)}")
         if self.seeds:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
             lines.append(f"Seeds: {seeds}" + (f" (it {self._held()})" if self.holding[1] > 1 else ""))
@@ -99,13 +99,13 @@ class Verdict:
             lines.append(f"To test it: `{self.command}`")
         return lines
 
-    def _held(self):
-        """In how many trainings it holds, as text."""
+    def _held(self) -> str:
+        """For how many seeds it holds, as text."""
         number = f"{self.holding[0]} of {self.holding[1]}"
         return f"holds {f'with {number} seeds' if len(self.seeds) == 1 else f'in {number} combinations of seeds'}"
 
     def called(self) -> str:
-        """The verdict, whether it is provisional, and in how many trainings the claim holds."""
+        """The verdict, whether it is provisional, and for how many seeds the claim holds."""
         remarks = ["provisional"] if self.provisional else []
         single = any(len(seeds) == 1 for seeds in (self.seeds or {}).values())
         if single:
@@ -122,7 +122,7 @@ class Verdict:
 
 def markdown(verdicts: Iterable[Verdict]) -> str:
     """The verdicts as a table."""
-    lines = ["| claim | | verdict | not so |", "|---" * 4 + "|"]
+    lines = ["| claim | | verdict | fails |", "|---" * 4 + "|"]
     for verdict in verdicts:
         cells = (verdict.claim.name, verdict.claim.text, verdict.called(), "; ".join(verdict.failed))
         lines.append(f"| {' | '.join(cells)} |")
@@ -137,7 +137,7 @@ def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") 
 
     Args:
         claims: to be judged.
-        runs: finished runs; those on other data than ``dataset`` are left out.
+        runs: finished runs; those on other data than ``dataset`` are omitted.
         dataset: what the claims were made on.
     """
     groups: dict[tuple[str, str], dict[str, dict[int, Mapping]]] = {}
@@ -149,8 +149,8 @@ def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") 
     return [_verdict(claim, groups) for claim in claims]
 
 
-def _verdict(claim, groups) -> Verdict:
-    command = f"make {claim.experiment.replace('_', '-')} PROFILE={ENOUGH} MODELS={','.join(claim.models)}"
+def _verdict(claim: Claim, groups: Mapping) -> Verdict:
+    command = f"make {claim.experiment.replace('_', '-')} PROFILE={COMPARABLE} MODELS={','.join(claim.models)}"
     for profile in reversed(PROFILES[1:]):
         models = groups.get((claim.experiment, profile), {})
         if not set(claim.models) <= models.keys():
@@ -165,7 +165,7 @@ def _verdict(claim, groups) -> Verdict:
         except (KeyError, TypeError, ZeroDivisionError):
             # Runs that lack a number, of other classes say, decide nothing.
             continue
-        provisional = PROFILES.index(profile) < PROFILES.index(ENOUGH)
+        provisional = not comparable(profile)
         holding, verdict = alone.count(()), CONTRADICTED if failed else REPRODUCED
         if (len(alone) - holding if failed else holding) < AGREEMENT * len(alone):
             verdict = UNDECIDED
@@ -185,16 +185,16 @@ def _verdict(claim, groups) -> Verdict:
     return Verdict(claim, UNTESTED, command=command)
 
 
-def _combinations(trainings) -> list[tuple]:
-    """One training of each model, in all combinations, or some drawn at random of very many."""
+def _combinations(trainings: Sequence[Sequence]) -> list[tuple]:
+    """One run of each model, in all combinations, or in some drawn at random if there are very many."""
     if prod(map(len, trainings)) <= COMBINATIONS:
         return list(product(*trainings))
     draw = random.Random(0)
     return [tuple(map(draw.choice, trainings)) for _ in range(COMBINATIONS)]
 
 
-def _mean(values):
-    """Metrics averaged over runs: numbers, and dictionaries of numbers; what is neither is taken from the first."""
+def _mean(values: Sequence) -> Any:
+    """Metrics averaged over runs: numbers, and dictionaries of numbers; anything else is that of the first."""
     first = values[0]
     if isinstance(first, Mapping):
         return {key: _mean([value[key] for value in values]) for key in first if all(key in each for each in values)}

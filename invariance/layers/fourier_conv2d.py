@@ -1,5 +1,8 @@
 """Convolution with large kernels by a discrete Fourier transform of the whole image."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import lru_cache
 from math import ceil
 
@@ -8,15 +11,16 @@ import numpy as np
 from keras import ops
 
 from invariance import xla
+from invariance.typing import Tensor
 
 
 @lru_cache
-def _bilinear(height: int, width: int, kernel_height: int, kernel_width: int):
-    """The real matrices B, G, A with which correlation is ``A ((B x) * (G w))``, x and w flattened.
+def _bilinear(height: int, width: int, kernel_height: int, kernel_width: int) -> tuple[np.ndarray, ...]:
+    """The real matrices B, G, A with which correlation is ``A ((B x) * (G w))``, for flattened x and w.
 
-    B and G go to the frequencies of a two-dimensional transform of size (height, width), A comes back from them and
-    keeps the positions at which the kernel lies inside the image. Of two conjugate frequencies one is enough. The
-    product of two complex numbers takes three real ones (Karatsuba's way), so a complex frequency has three rows.
+    B and G transform image and kernel to the frequencies of a two-dimensional transform of size (height, width). A
+    transforms back and keeps the positions at which the kernel lies inside the image. Of two conjugate frequencies one
+    is enough. A product of complex numbers takes three real ones (Karatsuba), so a complex frequency has three rows.
     """
 
     def transform(size, samples):
@@ -40,27 +44,28 @@ def _bilinear(height: int, width: int, kernel_height: int, kernel_width: int):
                 kernel.append(w.real)
                 output.append(y.real)
             else:
-                y = 2 * y  # for the mirror's part
+                y = 2 * y  # the conjugate frequency contributes the same
                 image += [x.real + x.imag, x.real, x.imag]
                 kernel += [w.real, w.imag - w.real, w.real + w.imag]
                 output += [y.real - y.imag, -y.imag, -y.real]
     return tuple(np.array(matrix, "float32") for matrix in (image, kernel, np.transpose(output)))
 
 
-def fourier_correlation(images, kernel, stride: int = 1):
-    """What a 'valid' convolutional layer computes, by Fourier transform: the same to rounding (relative 2e-6).
+def fourier_correlation(images: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
+    """A 'valid' convolution of images, computed by Fourier transform: equal to rounding (relative 2e-6).
 
-    A stride s splits image and kernel into s x s phases, whose correlations add up; the sum is taken among the
-    frequencies. A 9 x 9 kernel of stride 2 on 20 x 20 pixels takes a fifth of the direct way's multiplications, and
-    the transforms cost less than they save as soon as there are many channels and images.
+    A stride s splits image and kernel into s x s phases, whose correlations are summed in the frequency domain. A 9 x 9
+    kernel with stride 2 on 20 x 20 pixels takes a fifth of the multiplications of direct convolution. With many
+    channels and images the transforms cost less than that saves.
 
     Args:
         images: (batch, height, width, channels).
-        kernel: (kernel height, kernel width, channels, filters).
-        stride: in both directions.
+        kernel: (kernel_height, kernel_width, channels, filters).
+        stride: in both directions, in pixels.
 
     Returns:
-        (batch, ceil((height - kernel height + 1) / stride), the same of the width, filters).
+        (batch, out_height, out_width, filters), where out_height = ceil((height - kernel_height + 1) / stride), and
+        likewise for the width.
     """
     height, width, channels = images.shape[1:]
     kernel_height, kernel_width, _, filters = kernel.shape
@@ -71,7 +76,7 @@ def fourier_correlation(images, kernel, stride: int = 1):
     frequencies, phases = len(to_image), stride * stride * channels
 
     def split(x, before, rows, columns, after):
-        """(*before, rows * stride, columns * stride, *after) -> (rows * columns, -1), the phases behind `before`."""
+        """(*before, rows * stride, columns * stride, *after) -> (rows * columns, -1), the phases after ``before``."""
         n = len(before)
         x = ops.reshape(x, (*before, rows, stride, columns, stride, *after))
         return ops.reshape(
@@ -94,19 +99,19 @@ def fourier_correlation(images, kernel, stride: int = 1):
 
 @keras.saving.register_keras_serializable(package="invariance")
 class FourierConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` that takes the way over frequencies where that is faster.
+    """`keras.layers.Conv2D` that convolves in the frequency domain where that is faster.
 
-    That is inside a TensorFlow function on a CPU, in float32, for 'valid' padding, kernels of 5 x 5 and more, images of
-    up to 16 x 16 positions a stride, 32 channels and filters or more, and 16 images or more at once (or a number not
-    known when it is traced); everywhere else it is Keras' own layer, whose weights and arguments it has.
+    It is faster inside TensorFlow functions on a CPU, in float32, for 'valid' padding, kernels of at least 5 x 5
+    pixels, images of at most 16 x 16 strides, at least 32 channels and filters, and batches of at least 16 images (or
+    of unknown size when traced). Everywhere else this is Keras' layer, whose weights and arguments it shares.
 
     Args, input shape, output shape: as `keras.layers.Conv2D`.
     """
 
     _SMALLEST_KERNEL, _MOST_POSITIONS, _FEWEST_IMAGES, _FEWEST_CHANNELS = 5, 16, 16, 32
 
-    def call(self, inputs):
-        if not self._by_frequency(inputs):
+    def call(self, inputs: Tensor) -> Tensor:
+        if not self._in_frequency_domain(inputs):
             return super().call(inputs)
         import tensorflow as tf
 
@@ -115,7 +120,7 @@ class FourierConv2D(keras.layers.Conv2D):
             outputs = outputs + self.bias
         return self.activation(outputs) if self.activation is not None else outputs
 
-    def _by_frequency(self, inputs) -> bool:
+    def _in_frequency_domain(self, inputs: Tensor) -> bool:
         if not xla.tracing(inputs):
             return False
         batch, *positions, channels = inputs.shape
@@ -136,6 +141,6 @@ class FourierConv2D(keras.layers.Conv2D):
 
 
 @lru_cache
-def _compiled():
+def _compiled() -> Callable[[Tensor, Tensor, int], Tensor]:
     """`fourier_correlation`, compiled by XLA: twice as fast as operation by operation."""
     return xla.compiled(fourier_correlation)

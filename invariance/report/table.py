@@ -1,46 +1,34 @@
 """Run folders -> tables beside the published numbers. Imports no TensorFlow."""
 
+from __future__ import annotations
+
 import contextlib
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, exp, log
+from math import exp
 from statistics import median
 
+from invariance import datasets, variations
+from invariance.experiment import PROFILES, Band, Experiment, comparable
 from invariance.progress import duration
-from invariance.protocol import PROFILES, Band
-from invariance.results import UNKNOWN, Run, aggregate
-
-NAMES = {"p_test": "P_test", "p_in": "P_in", "p_out": "P_out", "p_inv": "P_inv"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A number that a table shows: how it is called, read from metrics or published numbers, and written.
-
-    On ``scale``, a logarithm of odds or of the number itself, trainings of small and of large numbers spread alike.
-    """
-
-    key: str
-    title: str
-    read: Callable[[Mapping], float | tuple[float, float] | None]
-    form: Callable[[float | None], str]
-    scale: Callable[[float], float] = log
+from invariance.report.statistics import aggregate, least_p, permutation, pooled
+from invariance.runs.find import UNKNOWN, Run
+from invariance.tasks.columns import Column, Number, log_odds
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of ours, how sure it is, and the published one; pairs are the least and the largest of several."""
+    """One number of ours, its uncertainty, and the published one; pairs are the lowest and highest of several."""
 
-    ours: float | tuple[float, float] | None
+    ours: Number
     spread: str
-    published: float | tuple[float, float] | None
+    published: Number
     # (seed, value) of each run.
-    values: tuple[tuple[int, float | tuple[float, float]], ...] = ()
-    # Where ours is expected, if that was declared, and what was found out where it is not there.
+    values: tuple[tuple[int, Number], ...] = ()
+    # Where ours is expected to lie, if that was declared, and why it does not.
     band: Band | None = None
     finding: str = ""
 
@@ -61,17 +49,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its runs' seeds, a cell a column, and the training time, such as "83 s, 2:10 min (1 core)"."""
+    """One model: its runs' seeds, a cell a column, and the training time, such as "83 s, 2:10 min (1 core)".
+
+    Warnings say what makes its numbers mean less than they seem to.
+    """
 
     model: str
     seeds: tuple[int, ...]
     cells: Mapping[str, Cell]
     trained: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The model's name with the warnings."""
+        return " — ".join([self.model, *self.warnings])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models that were trained several times each.
+    """Two models with several runs each.
 
     Attributes:
         models: the two.
@@ -105,8 +102,8 @@ class Table:
         return [row.cells[column.key] for row in self.rows]
 
     def bands(self) -> list[str]:
-        """How many numbers lie where they were expected to, and each that does not; nothing for short profiles."""
-        if self.profile not in PROFILES[PROFILES.index("standard") :]:
+        """How many numbers fall within their bands, and each that does not; nothing for short profiles."""
+        if not comparable(self.profile):
             return []
         judged = [
             (row.model, column, row.cells[column.key])
@@ -118,24 +115,24 @@ class Table:
             return []
         outside = [each for each in judged if not each[2].inside]
         medians = [
-            f"{column.title} {signed(column, median(differences))}"
+            f"{column.title} {column.signed(median(differences))}"
             for column in self.columns
             if (differences := [c.difference for c in self._cells_of(column) if c.difference is not None])
         ]
         lines = [
-            f"Of {len(judged)} numbers with an expected band {len(judged) - len(outside)} lie inside. Ours minus the "
-            f"published, median of the models: {', '.join(medians)}."
+            f"{len(judged) - len(outside)} of {len(judged)} numbers fall within their expected band. Ours minus "
+            f"published, median over models: {', '.join(medians)}."
         ]
         for model, column, cell in outside:
             lines.append(
                 f"Outside: {model} {column.title} {column.form(cell.ours)}, published {column.form(cell.published)} "
-                f"({signed(column, cell.difference)}; expected {cell.band.text()})"
+                f"({column.signed(cell.difference)}; expected {cell.band.text()})"
                 + (f". {cell.finding}" if cell.finding else ". No finding yet.")
             )
         return lines
 
     def pairs(self) -> list[Pair]:
-        """Every two models with two seeds or more, compared number by number."""
+        """Every two models with two seeds or more each, compared number by number."""
         rows = [row for row in self.rows if len(row.seeds) > 1]
         return [_pair(self.columns, *two) for two in combinations(rows, 2)]
 
@@ -145,29 +142,27 @@ class Table:
         columns = [column for column in self.columns if any(column.key in pair.differences for pair in pairs)]
         rows = []
         for pair in pairs:
-            # The observed division of the runs and its mirror image are the most extreme there can be.
-            least = 2 / comb(sum(pair.seeds), pair.seeds[0])
+            least = least_p(*pair.seeds)
             texts = [f"{pair.models[1]} − {pair.models[0]} ({pair.seeds[1]}, {pair.seeds[0]}; p ≥ {least:.3f})"]
             for column in columns:
                 difference, p, published = pair.differences.get(column.key, (None, None, None))
-                text = "—" if difference is None else f"{signed(column, difference)} (p {p:.3f})"
-                texts.append(text + ("" if published is None else f", published {signed(column, published)}"))
+                text = "—" if difference is None else f"{column.signed(difference)} (p {p:.3f})"
+                texts.append(text + ("" if published is None else f", published {column.signed(published)}"))
             rows.append(texts)
-        return ["difference (seeds; least p that is possible)", *(column.title for column in columns)], rows
+        return ["difference (seeds; smallest possible p)", *(column.title for column in columns)], rows
 
-    def between_trainings(self) -> list[str]:
-        """A line on how far apart two models trained once each must be; nothing where no model was trained twice.
+    def seed_variation(self) -> list[str]:
+        """How far apart single-seed models must be to differ significantly; nothing if no model has several seeds.
 
-        Trainings of one model are taken to spread alike for all models (pooled standard deviation, Student's t) on the
-        column's logarithmic scale, so what is told are factors. Models with a number that it has not, a share of 0, are
-        left out.
+        Runs of one model are taken to vary alike for all models (pooled standard deviation, Student's t) on the column's
+        logarithmic scale, which makes the differences factors. Models without finite logarithms (a share of 0) are
+        omitted.
         """
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        # What ran with other settings is no model of its own.
-        rows = [row for row in self.rows if "+" not in row.model]
+        # A changed model is no model of its own.
+        rows = [row for row in self.rows if not variations.is_changed(row.model)]
         for column in self.columns:
-            groups = scaled(self.rows, column)
-            groups = [values for values in groups.values() if len(values) > 1]
+            groups = [values for values in scaled(self.rows, column).values() if len(values) > 1]
             if groups:
                 deviation, least = pooled(groups)
                 means = [sum(values) / len(values) for values in scaled(rows, column).values()]
@@ -181,20 +176,20 @@ class Table:
                 found.setdefault((over, what), []).append(texts)
         lines = []
         for (over, what), texts in found.items():
-            deviations, least = (", ".join(each) for each in zip(*texts, strict=True))
+            deviations, least_differences = (", ".join(each) for each in zip(*texts, strict=True))
             lines.append(
-                f"Between trainings of one model (pooled: {over}) {what} differ by a factor of (standard deviation): "
-                f"{deviations}. Two models trained once each differ by more than chance (95 %) from these factors on "
-                f"(and so many pairs of models do): {least}."
+                f"Between seeds of one model (pooled: {over}), {what} vary by a factor of (standard deviation): "
+                f"{deviations}. Single-seed models differ significantly (95 %) beyond these factors (in brackets: pairs of "
+                f"models that do): {least_differences}."
             )
         return lines
 
     def beneath(self) -> list[str]:
-        """The lines that stand beneath the table, wherever it is shown."""
-        return [*self.bands(), *self.between_trainings()]
+        """The lines below the table, wherever it is shown."""
+        return [*self.bands(), *self.seed_variation()]
 
     def text(self) -> str:
-        """For a terminal: a line of ours, of what is published and of the spread for each model."""
+        """For a terminal: for each model a line of our numbers, of the published ones, and of the uncertainty."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
         width = max(len(row.model) for row in self.rows) + 2
         beside = 12 if self.compared else 0
@@ -220,6 +215,7 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if spread.strip():
                 lines.append((blank + spread).rstrip())
+            lines += [f"{'':{width}}{warning}" for warning in row.warnings]
         beneath = self.beneath()
         lines += ["", *beneath] if beneath else []
         heads, rows = self.differences()
@@ -228,7 +224,7 @@ class Table:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """For a page: ours | published in neighbouring columns, the spread behind ours."""
+        """For a page: ours | published in neighbouring columns, the uncertainty behind ours."""
         heads = ["model", "seeds"]
         for column in self.columns:
             heads += [f"{column.title} ours", "published"] if self.compared else [column.title]
@@ -236,7 +232,7 @@ class Table:
         lines = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}", ""]
         lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for row in self.rows:
-            texts = [row.model, ", ".join(map(str, row.seeds))]
+            texts = [row.label, ", ".join(map(str, row.seeds))]
             for column, cell in _cells(self, row):
                 texts.append(column.form(cell.ours) + (f" ({cell.spread})" if cell.spread else ""))
                 if self.compared:
@@ -251,49 +247,29 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
-# What stands over the comparison of models.
+# The heading of the comparison of models.
 PAIRS = (
-    "Is a difference between models more than chance between trainings? p is that of a two-sided permutation test of "
-    "the seeds (exact for up to seven of each), not corrected for the number of pairs; with few seeds it cannot be "
-    "small, whatever the difference."
+    "Do models differ by more than their seeds do? p is that of a two-sided permutation test of the seeds (exact for up "
+    "to seven of each), not corrected for the number of pairs; with few seeds it cannot be small, whatever the "
+    "difference."
 )
 
 
-def signed(column: Column, difference: float) -> str:
-    """A difference of two numbers of a column, with its sign."""
-    return ("−" if difference < 0 else "+") + column.form(abs(difference))
-
-
-def _pair(columns, first, second) -> Pair:
-    import numpy as np
-    from scipy.stats import permutation_test
-
+def _pair(columns: Iterable[Column], first: Row, second: Row) -> Pair:
     differences = {}
     for column in columns:
         cells = [row.cells[column.key] for row in (first, second)]
         values = [[value for _, value in cell.values] for cell in cells]
         if any(len(each) < 2 or isinstance(each[0], tuple) for each in values):
             continue
-        test = permutation_test(
-            values[::-1], lambda a, b, axis: np.mean(a, axis) - np.mean(b, axis), vectorized=True, rng=0
-        )
         published = [cell.published for cell in cells]
         known = all(isinstance(value, float) for value in published)
-        differences[column.key] = (
-            float(test.statistic),
-            float(test.pvalue),
-            published[1] - published[0] if known else None,
-        )
+        differences[column.key] = (*permutation(*values[::-1]), published[1] - published[0] if known else None)
     return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
 
 
-def log_odds(share: float) -> float:
-    """log P / (1 - P); raises ValueError or ZeroDivisionError for 0 and 1."""
-    return log(share / (1 - share))
-
-
 def scaled(rows: Iterable[Row], column: Column) -> dict[str, list[float]]:
-    """Model -> the numbers of its runs on the column's scale; without models of which one is not on it."""
+    """Model -> the numbers of its runs on the column's scale; models with a number that is not on it are omitted."""
     found = {}
     for row in rows:
         values = [value for _, value in row.cells[column.key].values]
@@ -303,32 +279,20 @@ def scaled(rows: Iterable[Row], column: Column) -> dict[str, list[float]]:
     return found
 
 
-def pooled(groups) -> tuple[float, float]:
-    """The standard deviation within groups, and the least difference of one number each of two groups at 95 %."""
-    import numpy as np
-    from scipy.stats import t
-
-    freedom = sum(map(len, groups)) - len(groups)
-    deviation = np.sqrt(sum(np.var(values) * len(values) for values in groups) / freedom)
-    return float(deviation), float(t.ppf(0.975, freedom) * np.sqrt(2) * deviation)
-
-
 def _cells(table, row):
     return [(column, row.cells[column.key]) for column in table.columns]
 
 
-def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table]:
+def tables(runs: Iterable[Run], experiments: Mapping[str, Experiment]) -> list[Table]:
     """Gathers runs into a table per experiment, dataset and profile.
 
     Args:
         runs: finished runs.
-        experiments: name -> `protocol.Experiment`, for the published numbers and the order of the models; runs of
-            experiments that are not there stand without published numbers.
+        experiments: name -> experiment, for the published numbers and the order of the models; runs of unknown
+            experiments have no published numbers.
     """
     groups: dict[tuple, dict[str, list[Run]]] = {}
     for run in runs:
-        if not {"p_test", "ratio"} & run.metrics.keys():
-            continue
         key = run.metrics["experiment"], run.metrics["dataset"], run.metrics["profile"]
         groups.setdefault(key, {}).setdefault(run.metrics["model"], []).append(run)
     result = []
@@ -338,8 +302,9 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
         known = list(experiment.models) if experiment else []
         published = experiment.published if experiment and experiment.published_on == key[1] else {}
         models = sorted(groups[key], key=lambda name: (known.index(name) if name in known else len(known), name))
-        columns = _columns([run for model in models for run in groups[key][model]], experiment)
-        devices = Counter(run.provenance("device") for model in models for run in groups[key][model])
+        members = [run for model in models for run in groups[key][model]]
+        columns = _columns(members, experiment)
+        devices = Counter(run.provenance("device") for run in members)
         usual = devices.most_common(1)[0][0]
         rows = tuple(
             _row(
@@ -356,56 +321,33 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, object]) -> list[Table
     return result
 
 
-def _comparable(model, runs, experiment, published) -> Mapping:
+def _comparable(model: str, runs: list[Run], experiment: Experiment | None, published: Mapping) -> Mapping:
     """What is published of a model, if its runs measured just that: the same classes and ranges."""
-    # Precision is no property of the experiment.
-    model = model.removesuffix("+bfloat16")
-    if model not in published:
+    model = variations.without_precision(model)
+    if experiment is None or model not in published:
         return {}
-    protocol = json.loads(json.dumps((experiment.models[model].protocol or experiment.protocol).to_json()))
-    return published[model] if all(run.config.get("protocol", protocol) == protocol for run in runs) else {}
+    task = json.loads(json.dumps(experiment.task_of(model).to_json()))
+    return published[model] if all(run.config["protocol"] == task for run in runs) else {}
 
 
-def _columns(runs, experiment) -> tuple[Column, ...]:
-    """What the table of an experiment shows."""
-    if any("p_test" in run.metrics for run in runs):
-        return tuple(
-            Column(key, title, lambda values, key=key: values.get(key), share, log_odds) for key, title in NAMES.items()
-        )
-    digits = sorted({str(label) for run in unaltered(runs) for label in restricted(run)})
-    if not digits and experiment:
-        digits = [str(label) for label in experiment.protocol.restricted]
-    columns = []
-    for digit in digits:
-        for key, title, form in (("mse_in", "in", share), ("mse_out", "out", share), ("ratio", "out/in", _ratio)):
-            columns.append(
-                Column(
-                    f"{key}_{digit}",
-                    f"{digit} {title}",
-                    lambda values, key=key, digit=digit: (values.get(key) or {}).get(digit),
-                    form,
-                )
-            )
-
-    def others(values):
-        if "ratio_others" in values:
-            return tuple(values["ratio_others"])
-        rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
-        return (min(rest), max(rest)) if rest else None
-
-    return (*columns, Column("ratio_others", "others out/in", others, _ratio))
+def _columns(runs: list[Run], experiment: Experiment | None) -> tuple[Column, ...]:
+    """The columns of a table: those of which its runs have a number."""
+    task = runs[0].task
+    labels = common_restricted(runs)
+    if not labels and experiment:
+        labels = experiment.task.restricted
+    return tuple(
+        column
+        for column in task.columns(labels)
+        if any(column.key in run.metrics or column.read(run.metrics) is not None for run in runs)
+    )
 
 
-def restricted(run: Run) -> tuple[int, ...]:
-    """The restricted classes of a run."""
-    ranges = (run.config.get("protocol") or {}).get("ranges") or {}
-    return tuple(sorted(int(label) for label in ranges.get("restricted") or {}))
-
-
-def unaltered(runs: Iterable[Run]) -> list[Run]:
-    """The runs with their experiment's own restricted classes, or all, where there are none."""
+def common_restricted(runs: Iterable[Run]) -> tuple[int, ...]:
+    """The restricted classes of an experiment, from its runs: of those that kept them, if there are any."""
     runs = list(runs)
-    return [run for run in runs if "+restricted=" not in run.metrics["model"]] or runs
+    kept = [run for run in runs if not variations.is_changed(run.metrics["model"], "restricted")] or runs
+    return tuple(sorted({label for run in kept for label in run.task.restricted}))
 
 
 def between_markers(page: str, text: str) -> str:
@@ -424,7 +366,14 @@ def between_markers(page: str, text: str) -> str:
     return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
 
 
-def _row(model, runs, published, columns, experiment, usual) -> Row:
+def _row(
+    model: str,
+    runs: list[Run],
+    published: Mapping,
+    columns: tuple[Column, ...],
+    experiment: Experiment | None,
+    usual: str,
+) -> Row:
     # Digits are text in JSON.
     published = json.loads(json.dumps(published))
     bands = experiment.bands if experiment else {}
@@ -448,11 +397,16 @@ def _row(model, runs, published, columns, experiment, usual) -> Row:
         finding = findings.get(column.key, "")
         cells[column.key] = Cell(ours, spread, column.read(published), tuple(each), band, finding)
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
-    return Row(model, seeds, cells, _trained(runs, usual))
+    warnings = dict.fromkeys(
+        f"{warning} (seed {run.metrics['seed']})" if len(runs) > 1 else warning
+        for run in runs
+        for warning in run.task.warnings(run.metrics)
+    )
+    return Row(model, seeds, cells, _trained(runs, usual), tuple(warnings))
 
 
 def _trained(runs, usual) -> str:
-    """The mean training time of a model's runs, device by device; a device is named where it is not the usual one."""
+    """The mean training time of a model's runs, device by device; a device is named if it is not the usual one."""
     devices: dict[str, list[float]] = {}
     for run in runs:
         devices.setdefault(run.provenance("device"), []).append(run.metrics.get("train_seconds", 0.0))
@@ -468,39 +422,18 @@ def _trained(runs, usual) -> str:
     )
 
 
-def _remarks(models, dataset, experiment, device):
+def _remarks(
+    models: Mapping[str, list[Run]], dataset: str, experiment: Experiment | None, device: str
+) -> Iterator[str]:
     some = next(iter(models.values()))[0]
-    counts = some.metrics.get("images") or {}
-    if counts.get("p_test"):
-        text = f"Test images: {counts['p_test']:,} for P_test"
-        text += f", {counts['p_in']:,} for the others" if counts.get("p_in") else ""
-        chance = share(some.metrics.get("chance"))
-        yield f"{text}; chance {chance}; 95 % intervals over images, at most."
-    if "ratio" in some.metrics:
-        number = sum(counts.values())
-        yield (
-            f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range "
-            "that restricted digits were shown in, and out/in."
-        )
-    # What runs with other settings is still what its note says, unless the settings are what the note is about.
-    names = (model.partition("+") for model in models)
-    for model in dict.fromkeys(name for name, _, settings in names if not re.search("restricted=|excluded=", settings)):
+    yield from some.task.remarks(some.metrics)
+    # A note holds with other settings, too, unless it is about the classes and these were changed.
+    names = [variations.base(model) for model in models if not variations.is_changed(model, "restricted", "excluded")]
+    for model in dict.fromkeys(names):
         entry = experiment.models.get(model) if experiment else None
         if entry and entry.note:
             yield f"{model}: {entry.note}."
     if device != UNKNOWN:
-        yield f"Trained on {device}, where no other is named."
-    if dataset == "digits":
-        yield "THE EMBEDDED DIGITS, NOT MNIST: nothing here can be compared with published numbers."
-
-
-def _ratio(value) -> str:
-    """A ratio with two decimals, or two of them; a dash for none."""
-    if isinstance(value, tuple):
-        return "–".join(map(_ratio, value))
-    return "—" if value is None else f"{value:.2f}"
-
-
-def share(value) -> str:
-    """A proportion with four decimals and no leading zero, a dash for none."""
-    return "—" if value is None else f"{value:.4f}".removeprefix("0")
+        yield f"Trained on {device} unless another device is named."
+    if caveat := datasets.caveat(dataset):
+        yield caveat

@@ -1,4 +1,4 @@
-"""Is the order of models more than chance between trainings?  ``python -m experiments.spread``.
+"""Is the order of models more than chance between trainings?  ``python -m experiments.article.model_order``.
 
 The article trained each network once. Where some were trained several times, with other seeds, the spread of these
 trainings tells how far apart networks lie that do not differ at all. An analysis of variance compares with it how far
@@ -9,7 +9,7 @@ about .01. "Between trainings" is the factor that the odds of one model's traini
 standard deviation).
 
 The rank correlation (Spearman's) is that of our means with the published numbers: 1 if the models stand in the same
-order; then the same without the constant that is in some of them (see `leftover`).
+order; then the same without the constant that is in some of them (see `unrotated_images`).
 """
 
 import re
@@ -17,11 +17,14 @@ from collections.abc import Iterable, Sequence
 from math import exp
 from pathlib import Path
 
-from experiments import leftover, recognition_rotation
-from invariance import report, results
-from invariance.report import share
+from experiments import recognition_rotation
+from experiments.article import unrotated_images
+from invariance.report.statistics import pooled
+from invariance.report.table import scaled, tables
+from invariance.runs.find import Run, find
+from invariance.tasks.columns import share
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 # Name -> the names of its models, as a pattern. The pooled CNNs have a third of the others' epochs or less.
 GROUPS = {
     "CNNs without pooling": r"cnn_(?!pool).*",
@@ -38,16 +41,16 @@ def analysis(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     """
     from scipy.stats import f_oneway
 
-    return report.pooled(groups)[0], float(f_oneway(*groups).pvalue)
+    return pooled(groups)[0], float(f_oneway(*groups).pvalue)
 
 
-def table(runs: Iterable[results.Run], profile: str = "standard") -> str:
+def table(runs: Iterable[Run], profile: str = "standard") -> str:
     """The published networks for recognition of turned digits, on MNIST, as Markdown; without seeds only its head."""
     from scipy.stats import spearmanr
 
     experiment = recognition_rotation.EXPERIMENT
     here = (experiment.name, "mnist", profile)
-    all_tables = report.tables(runs, {experiment.name: experiment})
+    all_tables = tables(runs, {experiment.name: experiment})
     found = [each for each in all_tables if (each.experiment, each.dataset, each.profile) == here]
     heads = ("models", "runs", "number", "means of the models", "between trainings", "p")
     heads += ("rank correlation", "without the constant")
@@ -59,11 +62,11 @@ def table(runs: Iterable[results.Run], profile: str = "standard") -> str:
             continue
         for column in found[0].columns:
             cells = [row.cells[column.key] for row in rows]
-            values = list(report.scaled(rows, column).values())
+            values = list(scaled(rows, column).values())
             deviation, p = analysis(values)
             means = [cell.ours for cell in cells]
             known = [cell.published for cell in cells]
-            turned = [leftover.turned(row.model)[column.key] for row in rows]
+            turned = [unrotated_images.turned(row.model)[column.key] for row in rows]
             texts = [f"{len(rows)} {name}", str(sum(map(len, values))), column.title]
             texts += [f"{share(min(means))} to {share(max(means))}", f"{exp(deviation):.3f}"]
             texts += [share(p) if p >= 1e-4 else "< .0001", _signed(spearmanr(means, known).statistic)]
@@ -77,4 +80,4 @@ def _signed(number) -> str:
 
 
 if __name__ == "__main__":
-    print(table(results.find(RESULTS)[0]))
+    print(table(find(RESULTS)[0]))

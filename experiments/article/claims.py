@@ -4,9 +4,9 @@ Thresholds are ours; the article gives none. They were declared when the first r
 capsnet_dr), before all others. Metrics are those of metrics.json.
 """
 
-from experiments import leftover, published
-from invariance.claims import Claim
-from invariance.report import share
+from experiments.article import published, unrotated_images
+from invariance.report.claims import Claim
+from invariance.tasks.columns import share
 
 CHANCE = 1 / 8
 RECOGNITION = "recognition_rotation"
@@ -78,14 +78,14 @@ def _unblurred(metrics):
 
 
 CONSTANT = (
-    f"To judge by the published variances, {leftover.LEFT} images left over from the original's batches were not "
-    "turned when networks with dropout were measured (`python -m experiments.leftover`)."
+    f"To judge by the published variances, {unrotated_images.LEFT} images left over from the original's batches were not "
+    "turned when networks with dropout were measured (`python -m experiments.article.unrotated_images`)."
 )
 
 
 def _published(model, key):
     """The published number, without the images left over where they are in it."""
-    return share(leftover.turned(model)[key])
+    return share(unrotated_images.turned(model)[key])
 
 
 R2 = (

@@ -3,62 +3,33 @@
 Imports no TensorFlow.
 """
 
+from __future__ import annotations
+
 import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
-from invariance.claims import UNTESTED, Verdict
+from invariance import datasets
+from invariance.errors import UserError
+from invariance.experiment import Experiment
 from invariance.progress import duration
-from invariance.protocol import PROTOCOLS, Recognition
-from invariance.report import NAMES, PAIRS, Table, restricted, signed, unaltered
-from invariance.results import Run
+from invariance.report.claims import UNTESTED, Verdict
+from invariance.report.table import PAIRS, Table, common_restricted
+from invariance.runs.find import Run
+from invariance.tasks.columns import join
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
 QUESTION = (
-    "A network sees most digits turned by every angle, or shifted to every place, but a few of them within a narrow "
-    "range only. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks "
+    "A network sees most digits rotated by every angle, or shifted to every place, but a few of them only within a "
+    "narrow range. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks "
     "Learn Invariants?” (2018) says no, for convolutional networks, for two kinds of capsule networks, and for "
-    "autoencoders. Here are the same measurements, made anew."
+    "autoencoders. Here the same is measured again."
 )
 
-# Pictures of a run that the page shows, with what they are.
-PICTURES = {
-    "accuracy_by_angle.png": "Share recognised against angle, a line a digit",
-    "taken_for.png": "What upside-down restricted digits are taken for",
-    "reconstructions_in_range.png": "Reconstructions in range",
-    "reconstructions_inverted.png": "Reconstructions of restricted digits, upside down",
-    "reconstruction_by_angle.png": "Error of the reconstruction against angle",
-    "error_by_parameter.png": "Error of drawn images, a line a digit",
-    "pairs.png": "Expected and drawn images",
-    "map.png": "Error over both directions of the shift",
-}
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
-img { max-width: 100%; height: auto; } figure { margin: 1rem 0; } figcaption { color: #555; font-size: .9rem; }
-.wide { overflow-x: auto; width: max-content; min-width: 100%; max-width: calc(100vw - 3rem); }
-.wide { position: relative; left: 50%; transform: translateX(-50%); }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
-.spread { color: #666; font-size: .75rem; display: block; white-space: nowrap; }
-.values { white-space: normal; max-width: 9rem; }
-.reproduced { color: #006b4f; } .contradicted { color: #b03000; } .undecided, .untested { color: #666; }
-.outside { color: #b03000; }
-code { background: #f3f3f3; padding: 0 .25rem; overflow-wrap: anywhere; } details { margin: .6rem 0; }
-summary { cursor: pointer; overflow-wrap: anywhere; } .warning { background: #fff3d6; padding: .6rem; }
-@media print { :root { font-size: 10px; } body { max-width: none; font-size: 10px; } .wide { overflow: visible; }
-  .wide { width: auto; max-width: none; position: static; transform: none; }
-  table { font-size: 7px; } th, td { padding: .15rem .25rem; } .spread { font-size: 6px; white-space: normal; }
-  details::details-content { content-visibility: visible; height: auto; }
-  figure { max-width: 75%; } h2, h3, summary { break-after: avoid; } figure, tr, li { break-inside: avoid; } }
-"""
-
-# Browsers that do not open what is folded for printing.
+# For browsers that do not open folded parts when printing.
 _OPEN_FOR_PRINT = (
     "<script>addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(d => d.open = true))"
     "</script>"
@@ -74,29 +45,26 @@ class Page:
         others: folders that are not shown, with the reason.
         tables: of the runs.
         verdicts: on the claims.
-        experiments: name -> `protocol.Experiment`, for bands and deviations.
+        experiments: name -> experiment, for bands and deviations.
     """
 
     runs: Sequence[Run]
     others: Sequence[tuple[Path, str]]
     tables: Sequence[Table]
     verdicts: Sequence[Verdict]
-    experiments: Mapping[str, object]
+    experiments: Mapping[str, Experiment]
 
     def html(self) -> str:
         """The whole, in one file."""
         parts = [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(TITLE)}</title>\n<style>{_STYLE}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
+            f"<title>{escape(TITLE)}</title>\n<style>\n{_style()}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
             f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
             _protocol_picture(),
         ]
-        if any(run.metrics["dataset"] == "digits" for run in self.runs):
-            parts.append(
-                '<p class="warning">Some of the runs are of scikit-learn\'s embedded digits, not of MNIST. They are '
-                "shown, and compared with nothing published.</p>"
-            )
+        caveats = dict.fromkeys(filter(None, (datasets.caveat(run.metrics["dataset"]) for run in self.runs)))
+        parts += [f'<p class="warning">{escape(caveat)}</p>' for caveat in caveats]
         parts.append("<h2>The article's claims</h2>")
         parts += [_verdict(verdict) for verdict in self.verdicts] or ["<p>None declared.</p>"]
         parts.append("<h2>Numbers</h2>")
@@ -136,7 +104,11 @@ class Page:
         return "\n".join(parts) + "\n"
 
 
-def _verdict(verdict) -> str:
+def _style() -> str:
+    return (files("invariance.report") / "page.css").read_text(encoding="utf-8")
+
+
+def _verdict(verdict: Verdict) -> str:
     kind = "untested" if verdict.verdict == UNTESTED else verdict.verdict
     lines = "<br>".join(_code(line) for line in verdict.reasons())
     return (
@@ -145,21 +117,21 @@ def _verdict(verdict) -> str:
     )
 
 
-def _code(text) -> str:
-    """Text with what stands between backquotes as code."""
+def _code(text: str) -> str:
+    """Text, with what is in backquotes as code."""
     return "".join(
         f"<code>{escape(part)}</code>" if number % 2 else escape(part) for number, part in enumerate(text.split("`"))
     )
 
 
-def _table(table, experiment) -> str:
+def _table(table: Table, experiment: Experiment | None) -> str:
     bands = experiment.bands if experiment else {}
     head = "<th>model</th><th>seeds</th>"
     for column in table.columns:
         head += f"<th>{escape(column.title)}</th>" + ("<th>published</th>" if table.compared else "")
     rows = []
     for row in table.rows:
-        cells = f"<td>{escape(row.model)}</td><td>{', '.join(map(str, row.seeds))}</td>"
+        cells = f"<td>{escape(row.label)}</td><td>{', '.join(map(str, row.seeds))}</td>"
         for column in table.columns:
             cell = row.cells[column.key]
             spread = f'<span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
@@ -171,14 +143,15 @@ def _table(table, experiment) -> str:
             cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{spread}{values}</td>"
             if table.compared:
                 apart = (
-                    "" if cell.difference is None else f'<span class="spread">{signed(column, cell.difference)}</span>'
+                    "" if cell.difference is None else f'<span class="spread">{column.signed(cell.difference)}</span>'
                 )
                 cells += f"<td>{escape(column.form(cell.published))}{apart}</td>"
         rows.append(f"<tr>{cells}<td>{escape(row.trained)}</td></tr>")
-    expected = "; ".join(f"{NAMES.get(name, name)} {band.text()}" for name, band in bands.items())
+    titles = {column.key: column.title for column in table.columns}
+    expected = "; ".join(f"{titles.get(name, name)} {band.text()}" for name, band in bands.items())
     note = (
-        f" Expected of the published number: {expected}; what lies outside is red. Under a published number "
-        "stands ours minus it."
+        f" Expected differences from the published numbers: {expected}; numbers outside are red. Below a published "
+        "number: ours minus published."
         if table.compared and expected
         else ""
     )
@@ -189,7 +162,7 @@ def _table(table, experiment) -> str:
     )
 
 
-def _pairs(table) -> str:
+def _pairs(table: Table) -> str:
     heads, rows = table.differences()
     if not rows:
         return ""
@@ -203,12 +176,12 @@ def _pairs(table) -> str:
     )
 
 
-def _name(run) -> str:
+def _name(run: Run) -> str:
     keys = ("experiment", "dataset", "profile", "model")
     return "/".join(str(run.metrics[key]) for key in keys) + f"/seed-{run.metrics['seed']}"
 
 
-def _facts(run):
+def _facts(run: Run) -> tuple[tuple[str, ...], str, str, list[str]]:
     """Cost (training, images/s, evaluation, memory), device, commit, and provenance of a run, as text."""
     metrics, config = run.metrics, run.config
 
@@ -232,7 +205,7 @@ def _facts(run):
     return cost, run.provenance("device"), run.provenance("commit"), provenance
 
 
-def _run(run) -> str:
+def _run(run: Run) -> str:
     cost, device, commit, provenance = _facts(run)
     named = zip(("training", "images/s", "evaluation", "memory"), cost, strict=True)
     lines = [
@@ -241,13 +214,15 @@ def _run(run) -> str:
         "; ".join(provenance),
     ]
     pictures = [
-        _figure(run.folder / name, caption) for name, caption in PICTURES.items() if (run.folder / name).is_file()
+        _figure(run.folder / name, caption)
+        for name, caption in run.task.pictures().items()
+        if (run.folder / name).is_file()
     ]
     text = "<br>".join(escape(line) for line in lines)
     return f"<details><summary>{escape(_name(run))}</summary><p>{text}</p>{''.join(pictures)}</details>"
 
 
-def _figure(picture, caption) -> str:
+def _figure(picture: bytes | Path, caption: str) -> str:
     """A picture, the bytes of a PNG or the path of one, inside the page."""
     data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     return (
@@ -256,50 +231,39 @@ def _figure(picture, caption) -> str:
     )
 
 
-def _together(runs):
+def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
     """(PNG, caption) of the curves of all models, for each experiment, dataset and profile."""
     from invariance import figures
 
-    groups: dict[tuple, list] = {}
+    groups: dict[tuple, list[Run]] = {}
     for run in runs:
         key = tuple(run.metrics[name] for name in ("experiment", "dataset", "profile"))
         groups.setdefault(key, []).append(run)
     for (experiment, dataset, profile), members in groups.items():
-        protocols = [run.config.get("protocol") or {} for run in members]
-        # Where a run has no restricted digits, those of the others tell what it does without.
-        common = sorted({label for run in unaltered(members) for label in restricted(run)})
-        shown = {run.folder.path: list(restricted(run)) or common for run in members}
+        # Runs without restricted classes are shown on those of the others.
+        common = common_restricted(members)
         curves: dict[str, list] = {}
         for run in members:
             try:
-                points: dict[float, list[float]] = {}
-                for row in run.folder.csv("curves.csv"):
-                    if row["digit"] in shown[run.folder.path]:
-                        points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
-            except Exception:  # a run without readable curves is shown without them
+                curve = run.curve(run.task.restricted or common)
+            except UserError:  # a run without readable curves is shown without them
                 continue
-            if points:
-                curve = {point: sum(values) / len(values) for point, values in points.items()}
+            if curve:
                 curves.setdefault(run.metrics["model"], []).append(curve)
         if not curves:
             continue
-        drawing = "ratio" in members[0].metrics
-        digits = f"the digits {' and '.join(map(str, common))}"
-        if any(labels != common for labels in shown.values()):
-            digits = "the restricted digits"
-        seeds = "; shaded: from the lowest to the highest of its seeds" if max(map(len, curves.values())) > 1 else ""
-        caption = (
-            f"{experiment} on {dataset}, {profile}: "
-            f"{'mean squared error' if drawing else 'share recognised'}, mean of {digits}{seeds}"
+        task = members[0].task
+        classes = (
+            f"classes {join(common)}"
+            if all(run.task.restricted in ((), common) for run in members)
+            else "the restricted classes"
         )
-        stream = io.BytesIO()
-        xlabel = PROTOCOLS.get(protocols[0].get("kind"), Recognition).axis
-        figures.curves_together(curves, xlabel, caption, drawing).savefig(stream, dpi=110, bbox_inches="tight")
-        figures.plt.close("all")
-        yield stream.getvalue(), caption
+        seeds = "; shaded: from the lowest to the highest seed" if max(map(len, curves.values())) > 1 else ""
+        caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean of {classes}{seeds}"
+        yield figures.png(figures.curves_together(curves, task, caption), dpi=110), caption
 
 
-def _deviations(experiment) -> str:
+def _deviations(experiment: Experiment) -> str:
     items = "".join(f"<li>{_code(what)}: {_code(why)}.</li>" for what, why in experiment.deviations)
     return f"<h3>{escape(experiment.name)}</h3><ul>{items}</ul>"
 
@@ -323,6 +287,6 @@ def _protocol_picture() -> str:
         'aria-label="Training ranges: all angles for most digits, 45 degrees to either side for the restricted ones">'
         + circle(90, False, "#cfe3f3", "most digits: every angle")
         + circle(390, True, "#fbd9a8", "restricted digits: ±45° only")
-        + "</svg><figcaption>The angles that are shown in training (shaded). Measured is every angle. Shifts are "
-        "restricted likewise: to -5..4 pixels of -20..19.</figcaption></figure>"
+        + "</svg><figcaption>The angles shown in training (shaded). All angles are measured. Shifts are restricted "
+        "likewise: to -5..4 of -20..19 pixels.</figcaption></figure>"
     )

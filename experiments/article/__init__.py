@@ -1,0 +1,1 @@
+"""What belongs to the article: its published numbers, its claims, and analyses of its numbers."""

@@ -1,0 +1,178 @@
+"""``python -m invariance``: report, list, evaluate, bench, notebooks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from invariance.cli import arguments as check
+from invariance.errors import UserError
+from invariance.experiment import installed_experiments, installed_modules
+from invariance.files import write_text
+from invariance.runs.find import REPEATED, UNFINISHED, Run, find, once, read_task
+from invariance.runs.folder import RunFolder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m invariance``; returns the exit code."""
+    return check.guarded(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int | None:
+    parser = check.Parser(prog="python -m invariance", description="Reports on runs, evaluates them again, lists them.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    report = commands.add_parser("report", help="tables of all runs beside the published numbers")
+    report.add_argument("--html", metavar="FILE", help="also write one page with everything, figures included")
+    report.add_argument("--markdown", metavar="FILE", help="the same as Markdown, without figures")
+    report.add_argument("--claims", action="store_true", help="print the verdicts on the article's claims instead")
+    report.add_argument(
+        "--readme", metavar="FILE", help="also write tables and verdicts between the 'results' markers of this file"
+    )
+    listing = commands.add_parser("list", help="the experiments, and the runs there are, finished or not")
+    evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
+    evaluate.add_argument("run", metavar="RUN_FOLDER")
+    evaluate.add_argument(
+        "--redraws", default="0", metavar="N", help="the published estimator: N random drawings of the parameters"
+    )
+    evaluate.add_argument(
+        "--upright-last",
+        default="0",
+        metavar="N",
+        help="leave the last N images of the restricted classes upright in the redraws, as the original seems to have",
+    )
+    evaluate.add_argument(
+        "--grid-spacing",
+        metavar="SPACING|full",
+        help="of the evaluation's points; default: 5 degrees for recognition; full, the finest grid, for generation",
+    )
+    evaluate.add_argument("--dataset", help="other data than the run was trained on")
+    evaluate.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write what was measured there")
+    bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
+    bench.add_argument(
+        "--json", type=os.path.expanduser, default="bench.json", metavar="FILE", help="default: %(default)s"
+    )
+    bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
+    bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
+    notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
+    notebooks.add_argument("notebook", nargs="+", help=".ipynb files")
+    notebooks.add_argument(
+        "--runs", default="runs", type=os.path.expanduser, metavar="DIR", help="default: %(default)s"
+    )
+    notebooks.add_argument("--out", metavar="DIR", help="where the executed ones go; default: RUNS/notebooks")
+    for command in (report, listing):
+        command.add_argument(
+            "--runs",
+            action="append",
+            type=os.path.expanduser,
+            metavar="DIR",
+            help="may be repeated (of the same model and seed the first counts); default: runs",
+        )
+    actions = {report: _report, listing: _list, evaluate: _evaluate, bench: _bench, notebooks: _notebooks}
+    for command, action in actions.items():
+        command.set_defaults(action=action)
+    arguments = parser.parse_args(argv)
+    return arguments.action(arguments)
+
+
+def _found(arguments: argparse.Namespace) -> tuple[list[Run], list[tuple[Path, str]]]:
+    finished, others = [], []
+    # A folder that is named twice is read once.
+    for runs in {Path(runs).resolve(): runs for runs in arguments.runs or ["runs"]}.values():
+        if not Path(runs).is_dir():
+            raise UserError(f"--runs: there is no folder {runs}")
+        more = find(runs)
+        finished += more[0]
+        others += more[1]
+    finished, repeated = once(finished)
+    return finished, others + repeated
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from invariance.report import claims
+    from invariance.report.page import Page
+    from invariance.report.table import between_markers, tables
+
+    finished, others = _found(arguments)
+    experiments = installed_experiments()
+    made = tables(finished, experiments)
+    declared = [claim for module in installed_modules() for claim in getattr(module, "CLAIMS", ())]
+    verdicts = claims.judge(declared, finished)
+    if arguments.claims:
+        print("\n".join(verdict.text() for verdict in verdicts))
+    else:
+        print("\n\n".join(table.text() for table in made) or "No finished runs.")
+    for path, reason in others:
+        print(f"{path}: {reason}")
+    text = "\n".join([*(table.markdown() for table in made), claims.markdown(verdicts)])
+    page = Page(finished, others, made, verdicts, experiments)
+    if arguments.markdown:
+        write_text(Path(arguments.markdown), page.markdown())
+    if arguments.html:
+        write_text(Path(arguments.html), page.html())
+    for path in filter(None, (arguments.html, arguments.markdown)):
+        print(f"written to {path}")
+    if arguments.readme:
+        path = Path(arguments.readme)
+        try:
+            write_text(path, between_markers(path.read_text(encoding="utf-8"), text))
+        except (OSError, ValueError) as error:
+            raise UserError(f"--readme: {path}: {error}") from error
+    unreadable = [str(path) for path, reason in others if reason not in (UNFINISHED, REPEATED)]
+    if unreadable:
+        raise UserError(f"unreadable: {', '.join(unreadable)}")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    for name, experiment in installed_experiments().items():
+        print(f"{name}: {experiment.task.title()}\n  models: {', '.join(experiment.models)}")
+    finished, others = _found(arguments)
+    for run in finished:
+        print(f"{run.folder.path}: finished, commit {run.provenance('commit')}")
+    for path, reason in others:
+        print(f"{path}: {reason}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from invariance.tasks.task import Evaluation
+
+    folder = RunFolder(Path(arguments.run))
+    redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
+    upright_last = check.integer("--upright-last", arguments.upright_last, 0, 10**9)
+    if upright_last and not redraws:
+        raise UserError("--upright-last: only redraws can leave images upright; add --redraws N")
+    if not folder.done:
+        raise UserError(f"{folder.path} is not the folder of a finished run")
+    config = folder.json("config.json")
+    task = read_task(folder, config)
+    spacing = task.usual_spacing
+    if arguments.grid_spacing:
+        spacing = check.spacing("--grid-spacing", arguments.grid_spacing, task)
+    evaluation = Evaluation(spacing, redraws=redraws, upright_last=upright_last, seed=config.get("seed", 0))
+    task.check(evaluation)
+    file = None if arguments.json is None else check.output_file("--json", arguments.json)
+    if file and file.exists():
+        # It might be one of the run's own.
+        raise UserError(f"--json: the name of a new file is needed; {arguments.json!r} is there already")
+    from invariance.runs.evaluate import evaluate
+
+    evaluate(folder, task, evaluation, arguments.dataset, file)
+
+
+def _notebooks(arguments: argparse.Namespace) -> None:
+    from invariance.notebooks import RUNS, execute_all
+
+    for path in arguments.notebook:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: there is no such notebook")
+    os.environ[RUNS] = str(Path(arguments.runs).resolve())
+    execute_all(arguments.notebook, arguments.out or Path(arguments.runs) / "notebooks")
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from invariance import benchmark
+
+    seconds = check.positive("--seconds", arguments.seconds)
+    file = check.output_file("--json", arguments.json)
+    return benchmark.main(arguments.precision.split(","), seconds, file)

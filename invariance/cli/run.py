@@ -1,0 +1,279 @@
+"""``python -m experiments.<name>``: choose models, vary them, carry the runs out, print the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from invariance import datasets
+from invariance.cli import arguments as check
+from invariance.cli.forecast import departures, forecast
+from invariance.errors import RunError, UserError, require_extra
+from invariance.experiment import PROFILES, Entry, Experiment
+from invariance.files import write_text
+from invariance.processes import cores, in_child
+from invariance.progress import Progress
+from invariance.runs.engine import carry_out
+from invariance.runs.execute import PRECISIONS, Options, RunConfig, check_unchanged, load_data
+from invariance.runs.find import find
+from invariance.variations import Variant
+
+if TYPE_CHECKING:
+    from invariance.datasets import Data
+
+
+def parser(experiment: Experiment) -> argparse.ArgumentParser:
+    """The parser of ``python -m experiments.<name>``."""
+    made = check.Parser(
+        prog=f"python -m experiments.{experiment.name}",
+        description=experiment.task.title(),
+        epilog=f"Models: {', '.join(experiment.models)}. Interrupt and repeat the same command: it resumes.",
+    )
+    add = made.add_argument
+    add(
+        "--models",
+        default=",".join(experiment.defaults),
+        metavar="NAME,...|all",
+        help="also FILE.py:FUNCTION, a builder of your own; default: %(default)s",
+    )
+    add("--profile", default="quick", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
+    add("--dataset", default="auto", help=f"one of {', '.join(datasets.NAMES)}; default: %(default)s")
+    add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
+    add("--jobs", default="1", metavar="N", help="run so many at a time, each on its share of the cores; default: 1")
+    add(
+        "--runs",
+        default="runs",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="where the run folders go; default: %(default)s",
+    )
+    add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
+    add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
+    add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
+    add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
+    add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
+    add("--steps", metavar="N", help="train for so many steps instead of the profile's; stored as NAME+steps=N")
+    add("--learning-rate", metavar="RATE", help="instead of the profile's; stored as NAME+learning_rate=RATE")
+    add("--grid", metavar="SPACING|full", help="spacing of the evaluation's points; full: the finest grid")
+    add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the parameters")
+    add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
+    add("--overwrite", action="store_true", help="start finished runs anew")
+    add("--print-config", action="store_true", help="print what would be run, as JSON, and stop")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    return made
+
+
+def run_experiment(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment from the command line; returns the exit code."""
+    return check.guarded(lambda: _run_experiment(experiment, argv))
+
+
+def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
+    arguments = parser(experiment).parse_args(argv)
+    check.choice("--profile", arguments.profile, PROFILES)
+    check.choice("--precision", arguments.precision, tuple(PRECISIONS))
+    seeds = check.seeds(arguments.seed)
+    jobs = check.integer("--jobs", arguments.jobs, 1, len(cores()))
+    redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
+    if arguments.tensorboard:
+        require_extra("tensorboard", "--tensorboard")
+    variants, uncorrected = _variants(experiment, arguments)
+    for variant in variants:
+        variant.task.check(variant.entry.budgets[arguments.profile].evaluation(redraws=redraws))
+    say = Progress("", arguments.quiet).line
+
+    def configs_on(dataset: str) -> list[RunConfig]:
+        curves = experiment.published_curves if dataset == experiment.published_on else {}
+        return [
+            RunConfig(
+                experiment.name,
+                arguments.profile,
+                variant.name,
+                variant.entry,
+                variant.task,
+                dataset,
+                seed,
+                arguments.precision,
+                curves.get(variant.name, {}),
+            )
+            for seed in seeds
+            for variant in variants
+        ]
+
+    if arguments.print_config:
+        if arguments.dataset != "auto":
+            datasets.resolve(arguments.dataset)
+        print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
+        return 0
+    if uncorrected:
+        say(f"--corrected: nothing to correct in {', '.join(uncorrected)}; left out")
+    # Resolving may import TensorFlow, which must not happen in the process that starts the others.
+    dataset = in_child(lambda: datasets.resolve(arguments.dataset, say))
+    configs = configs_on(dataset)
+    _say_titles(variants, say)
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    say(f"{dataset} · {arguments.profile} · {named} · {arguments.precision} · runs in {arguments.runs}")
+    caveat = datasets.caveat(datasets.stored_as(dataset))
+    if caveat:
+        say(caveat)
+    for config in () if arguments.overwrite else configs:
+        # All of them before the first starts, which may be hours before the last.
+        check_unchanged(config.folder(arguments.runs), config)
+
+    pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
+    jobs = max(1, min(jobs, len(pending)))
+    for line in departures(pending):
+        say(line)
+    announce = forecast(pending, None if arguments.overwrite else arguments.runs, jobs, say)
+    data, first = None, None
+    if len(pending) > 1:
+        # Once for all of them: decoding takes as long as importing TensorFlow.
+        data = in_child(lambda: load_data(dataset, say))
+        _check_classes(data, pending, say)
+    if pending:
+        # In the first process that loads TensorFlow for a run; what one run alone loads, it loads there.
+        def before_first() -> Data:
+            loaded = data
+            if loaded is None:
+                loaded = load_data(dataset, say)
+                _check_classes(loaded, pending, say)
+            if announce:
+                announce()
+            return loaded
+
+        first = pending[0], before_first
+    options = Options(arguments.overwrite, arguments.quiet, arguments.tensorboard, redraws)
+    failures = carry_out(configs, arguments.runs, options, jobs, data, first)
+    say("")
+    say(_tables(arguments.runs, experiment, configs))
+    if caveat:
+        say(caveat)
+    if failures:
+        names = [f"{each.model} seed {each.seed}" if len(seeds) > 1 else each.model for each, _ in failures]
+        mistakes = all(isinstance(error, UserError) for _, error in failures)
+        raise (UserError if mistakes else RunError)(f"not finished: {', '.join(names)}")
+    return 0
+
+
+def _say_titles(variants: Sequence[Variant], say: Callable[[str], Any]) -> None:
+    """The titles of the tasks in force: one line if all models have the same."""
+    titles: dict[str, list[str]] = {}
+    for variant in variants:
+        titles.setdefault(variant.task.title(), []).append(variant.name)
+    for title, names in titles.items():
+        say(title if len(titles) == 1 else f"{title} ({', '.join(names)})")
+
+
+def _check_classes(data: Data, configs: Sequence[RunConfig], say: Callable[[str], Any]) -> None:
+    """Refuses tasks that do not fit the data, and says what is odd about them."""
+    caveats: dict[str, None] = {}
+    for config in configs:
+        _, classes = data.of_task(config.task)
+        caveats |= dict.fromkeys(config.task.caveats(classes))
+    for caveat in caveats:
+        say(caveat)
+
+
+def _tables(runs: str, experiment: Experiment, configs: Sequence[RunConfig]) -> str:
+    """The table of the configurations' experiment, dataset and profile; written beside the runs as Markdown, too."""
+    from invariance.report.table import tables
+
+    folder = configs[0].folder(runs).path.parent.parent
+    finished, _ = find(runs)
+    made = tables([run for run in finished if folder in run.folder.path.parents], {experiment.name: experiment})
+    for table in made:
+        write_text(folder / "table.md", table.markdown())
+    return "\n\n".join(table.text() for table in made) + f"\n\nTable, curves and figures: {folder}"
+
+
+def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[list[Variant], list[str]]:
+    """What is to be run, and the models left out because --corrected has nothing to correct in them."""
+    profile = arguments.profile
+    variants, uncorrected = _chosen(experiment, arguments.models), []
+    if arguments.corrected:
+        pairs = [(variant, variant.corrected()) for variant in variants]
+        uncorrected = [variant.name for variant, corrected in pairs if corrected is None]
+        variants = [corrected for _, corrected in pairs if corrected is not None]
+        if not variants:
+            raise UserError(f"--corrected: nothing to correct in {', '.join(uncorrected)}")
+    for variant in variants:
+        check.choice(f"--profile of {variant.name}", profile, tuple(variant.entry.budgets))
+    if arguments.set:
+        variants = [variant.with_arguments(_settings(variant, arguments.set)) for variant in variants]
+    if arguments.steps is not None:
+        steps = check.integer("--steps", arguments.steps, 1, 10**9)
+        variants = [variant.with_steps(profile, steps) for variant in variants]
+    if arguments.learning_rate is not None:
+        rate = check.positive("--learning-rate", arguments.learning_rate)
+        variants = [variant.with_learning_rate(profile, rate) for variant in variants]
+    restricted, excluded = (
+        check.labels("--restricted", arguments.restricted),
+        check.labels("--excluded", arguments.excluded),
+    )
+    variants = [variant.with_classes(restricted, excluded).with_precision(arguments.precision) for variant in variants]
+    if arguments.grid:
+        variants = [
+            variant.with_grid(profile, check.spacing("--grid", arguments.grid, variant.task)) for variant in variants
+        ]
+    return variants, uncorrected
+
+
+def _chosen(experiment: Experiment, names: str) -> list[Variant]:
+    """The models named, each once."""
+    chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UserError(f"--models: no model named; known are {', '.join(experiment.models)}")
+    return [_variant(experiment, name) for name in dict.fromkeys(chosen)]
+
+
+def _variant(experiment: Experiment, name: str) -> Variant:
+    if ":" in name:
+        builder = _own_builder(name)
+        # Trained for as long as the experiment's first model.
+        budgets = experiment.models[experiment.defaults[0]].budgets
+        path, _, function = name.partition(":")
+        return Variant(f"{Path(path).stem}.{function}", Entry(builder, budgets), experiment.task)
+    if name not in experiment.models:
+        raise UserError(
+            f"--models: unknown model {name!r}; known are {', '.join(experiment.models)}, or FILE.py:FUNCTION"
+        )
+    return Variant(name, experiment.models[name], experiment.task_of(name))
+
+
+def _own_builder(name: str) -> Callable:
+    """The function of a text such as "my_file.py:build"."""
+    path, _, function = name.partition(":")
+    if not Path(path).is_file() or not path.endswith(".py") or not Path(path).stem.isidentifier():
+        raise UserError(f"--models: a Python file and the name of a function in it are needed; it is {name!r}")
+    loader = SourceFileLoader(Path(path).stem, path)
+    module = ModuleType(loader.name)
+    sys.modules.setdefault(loader.name, module)
+    try:
+        loader.exec_module(module)
+    except Exception as error:  # whatever somebody's file raises
+        raise UserError(f"--models: {path} cannot be imported ({type(error).__name__}: {error})") from error
+    builder = getattr(module, function, None)
+    if not callable(builder):
+        raise UserError(f"--models: {path} has no function {function!r}")
+    return builder
+
+
+def _settings(variant: Variant, text: str) -> dict[str, Any]:
+    """The arguments of --set, checked against those of a model."""
+    present, values = variant.arguments(), {}
+    for part in text.split(","):
+        argument, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or argument not in present:
+            known = ", ".join(f"{key}={value}" for key, value in present.items()) or "none"
+            raise UserError(
+                f"--set: ARGUMENT=VALUE is needed, of the arguments of {variant.name} ({known}); it is {part!r}"
+            )
+        values[argument] = check.value_like(f"--set {argument}", value, present[argument])
+    return values

@@ -1,0 +1,1 @@
+"""Run folders -> tables, verdicts and pages. Imports no TensorFlow."""

@@ -1,0 +1,1 @@
+"""Runs: carried out, resumed, stored in folders, found again, evaluated again."""

@@ -1,0 +1,119 @@
+"""The run folder: locked by one process at a time, read back. Imports no TensorFlow."""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from invariance.errors import RunError, UserError
+from invariance.files import read_csv
+
+# What an unfinished run resumes from.
+CHECKPOINT = "checkpoint.npz"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """RUNS/<experiment>/<dataset>/<profile>/<model>/seed-<n>/"""
+
+    path: Path
+
+    @classmethod
+    def of(cls, runs: str | Path, experiment: str, dataset: str, profile: str, model: str, seed: int) -> "RunFolder":
+        return cls(Path(runs) / experiment / dataset / profile / model / f"seed-{seed}")
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is complete."""
+        return (self.path / "metrics.json").is_file()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def json(self, name: str) -> dict:
+        """Reads one of the folder's JSON files.
+
+        Raises:
+            UserError: if it is not there or not JSON.
+        """
+        try:
+            value = json.loads((self / name).read_text(encoding="utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+            return value
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self / name}: unreadable ({error})") from error
+
+    def csv(self, name: str) -> list[dict]:
+        """Reads one of the folder's CSV files.
+
+        Raises:
+            UserError: if it is not there or not readable.
+        """
+        try:
+            return read_csv(self / name)
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{self / name}: unreadable ({error})") from error
+
+    @contextlib.contextmanager
+    def locked(self, patience: float = 10.0) -> Iterator[None]:
+        """Locks the folder for this process, making it if need be, and removes partial files of a killed run.
+
+        Args:
+            patience: seconds to wait for another process that is just about to stop.
+
+        Raises:
+            RunError: if another process keeps holding it, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  (held for the block)
+        except OSError as error:
+            raise RunError(f"cannot use the run folder {self.path}: {error.strerror}") from error
+        with lock:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                        break  # a file system without locks: starting a run twice is up to the user
+                    if error.errno not in (errno.EAGAIN, errno.EACCES):
+                        raise RunError(f"cannot lock {self.path}: {error.strerror}") from error
+                    if time.monotonic() > deadline:
+                        lock.seek(0)
+                        raise RunError(
+                            f"the run folder {self.path} is in use by process {lock.read().strip() or '?'}"
+                        ) from error
+                    time.sleep(0.2)
+            with contextlib.suppress(OSError):  # the process number is a courtesy; a full disk must not stop us here
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n")
+                lock.flush()
+            for partial in self.path.glob(".partial-*"):
+                partial.unlink(missing_ok=True)
+            yield
+
+    def clear(self) -> None:
+        """Removes everything but the lock: first the mark of completeness, then what a run would resume from.
+
+        Raises:
+            RunError: if something cannot be removed.
+        """
+        try:
+            for name in ("metrics.json", CHECKPOINT):
+                (self / name).unlink(missing_ok=True)
+            for path in sorted(self.path.rglob("*"), reverse=True):
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                elif path.name != ".lock":
+                    path.unlink()
+        except OSError as error:
+            raise RunError(f"cannot remove {error.filename}: {error.strerror}") from error

@@ -1,0 +1,81 @@
+"""What a run was made with: versions, device, commit, memory."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from invariance.processes import cores
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that its C++ side prints; they reappear if the import fails."""
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as messages:
+        stderr = os.dup(2)
+        os.dup2(messages.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # starts the devices, which prints the most
+        except BaseException:
+            messages.seek(0)
+            os.write(stderr, messages.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def provenance() -> dict:
+    """Versions, device and commit, for config.json."""
+    import tensorflow as tf
+
+    packages = ("invariance", "tensorflow", "keras", "numpy", "scipy", "tensorflow-datasets")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    gpus = tf.config.list_physical_devices("GPU")
+    device = ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
+    number = len(cores())
+    device = device or f"{_processor()}, {number} core{'s' if number > 1 else ''}"
+    return {"versions": versions, "device": device, "commit": _commit()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout the package lies in, with "+changes" where files differ from it."""
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        code = ("*.py", "setup.cfg", "pyproject.toml", "constraints.txt")
+        return commit + "+changes" if git("status", "--porcelain", "--", *(f":/{name}" for name in code)) else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory_mb() -> float:
+    """The process' largest resident memory so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,11 @@
+"""What a network is asked to do with transformed images, and how that is measured.
+
+`task`, `recognition`, `generation`, `metrics` and `columns` are declarations: they import neither Keras nor TensorFlow.
+`classify` and `draw` compute.
+"""
+
+from invariance.tasks.generation import Generation
+from invariance.tasks.recognition import Recognition
+from invariance.tasks.task import Task, task_from_json
+
+__all__ = ["Generation", "Recognition", "Task", "task_from_json"]

@@ -1,0 +1,510 @@
+"""(classifier, task, arrays) -> what it takes each transformed image for, and every number derived from that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from invariance import random, xla
+from invariance.errors import UserError
+from invariance.progress import Progress, Watch
+from invariance.ranges import Ranges, middles
+from invariance.tasks.batches import Batches, limited, mean_squared, one_line, over_both
+from invariance.tasks.columns import join
+from invariance.tasks.metrics import METRICS, Average, Predictions, proportions
+from invariance.tasks.task import Evaluation, Measured
+
+if TYPE_CHECKING:
+    from invariance.datasets import Data
+    from invariance.tasks.recognition import Recognition
+
+BATCH = 512
+# The outputs of a model that returns several, by name.
+SCORES, RECONSTRUCTION = "scores", "reconstruction"
+# A map over two parameters: so many points each way, and so many images of each restricted class.
+_MAP_POINTS, _MAP_IMAGES = 12, 50
+# How far apart the positions of two drawings lie in the stream of random numbers.
+_METRICS_A_DRAWING = 4
+
+
+class Classifier:
+    """Any model that returns one score a class, ready to be shown transformed images.
+
+    Args:
+        model: a Keras model, compiled here into one function with the transformation, or any callable on float32 arrays
+            (batch, height, width, channels); a Keras model may also take (batch, height, width). It returns scores
+            (batch, classes), probabilities or logits; of several outputs those named "scores", or the only ones of that
+            shape. If an output is named "reconstruction", its mean squared error against the input is measured too.
+        task: gives the transformation.
+        image_shape: (height, width, channels) of images before it is applied.
+        classes: number of classes.
+        pixels: what the model takes for black and for white.
+
+    Raises:
+        UserError: if the model does not take such images.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Recognition,
+        image_shape: tuple[int, ...],
+        classes: int,
+        pixels: tuple[float, float] = (0.0, 1.0),
+    ):
+        self.model, self.task, self.classes, self.image_shape = model, task, classes, tuple(image_shape)
+        self.shape = task.transformation.output_shape(self.image_shape)
+        low, high = pixels
+        expected = _input_shape(model)
+        self._flat = expected is not None and len(expected) == 3 and self.shape[-1] == 1
+        if expected is not None:
+            given = (None, *self.shape[: 2 if self._flat else 3])
+            if len(expected) != len(given) or any(
+                want not in (None, have) for want, have in zip(expected[1:], given[1:], strict=True)
+            ):
+                raise UserError(f"the model takes {tuple(expected[1:])}, but the images are {self.shape}")
+
+        def transform(images: Any, parameters: Any) -> Any:
+            inputs = task.transformation.apply(ops.cast(images, "float32") / 255.0, parameters, task.fill)
+            return inputs if (low, high) == (0.0, 1.0) else inputs * (high - low) + low
+
+        transform = xla.compiled(transform)
+
+        def answer(images: Any, parameters: Any) -> tuple:
+            inputs = transform(images, parameters)
+            scores, drawn = self._outputs(inputs)
+            error = None if drawn is None else mean_squared(inputs, drawn)
+            # The largest of scores that are not finite means nothing; -1 is refused by the caller.
+            finite = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
+            return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1), error
+
+        self.transform = transform
+        self._answer: Callable = answer
+        if isinstance(model, keras.Model):
+            self._answer = tf.function(answer, jit_compile=xla.on_gpu(), autograph=False)
+
+    def _outputs(self, inputs: Any) -> tuple:
+        """(scores (batch, classes) float32, reconstructions or None)"""
+        inputs = inputs[..., 0] if self._flat else inputs
+        if isinstance(self.model, keras.Model):
+            outputs = self.model(inputs, training=False)
+        else:
+            outputs = self.model(np.asarray(inputs))
+        if not isinstance(outputs, dict):
+            several = isinstance(outputs, (list, tuple))
+            outputs = {str(number): each for number, each in enumerate(outputs if several else [outputs])}
+        shapes = {name: tuple(getattr(each, "shape", ())) for name, each in outputs.items()}
+        fitting = [name for name, shape in shapes.items() if len(shape) == 2 and shape[-1] == self.classes]
+        chosen = [SCORES] if SCORES in outputs else fitting
+        if len(chosen) != 1 or chosen[0] not in fitting:
+            came = ", ".join(
+                f"{name} {shape[1:]}" if len(shapes) > 1 else str(shape[1:]) for name, shape in shapes.items()
+            )
+            hint = f"; name one of them {SCORES!r}" if len(fitting) > 1 else ""
+            raise UserError(
+                f"the model returns {came} an image, but one score for each of {self.classes} classes is needed{hint}"
+            )
+        return tf.cast(outputs[chosen[0]], tf.float32), outputs.get(RECONSTRUCTION)
+
+    def check(self) -> None:
+        """Shows the model two blank images.
+
+        Raises:
+            UserError: if it does not take them, or does not return one score a class.
+        """
+        try:
+            self._outputs(tf.zeros((2, *self.shape)))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model of somebody else's raises
+            raise UserError(f"the model does not take images {self.shape} ({one_line(error)})") from error
+
+    def batches(self, images: np.ndarray) -> Batches:
+        """Images (n, height, width, channels) uint8 as `answers` takes them."""
+        return Batches(as_bytes(images, self.image_shape), BATCH)
+
+    def answers(self, batches: Batches, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """What each image is taken for.
+
+        Args:
+            batches: of images.
+            parameters: (n,) or (n, dimensions), one for each image.
+
+        Returns:
+            The outputs chosen (n,), and the reconstructions' mean squared errors (n,) or None.
+
+        Raises:
+            UserError: if scores are not finite.
+        """
+        parts = [
+            self._answer(batch, told)
+            for batch, told in zip(batches, batches.split(parameters.astype("float32")), strict=True)
+        ]
+        outputs = batches.join(chosen for chosen, _ in parts)
+        if outputs.min() < 0:
+            raise UserError(f"the model's scores of {int((outputs < 0).sum())} images are not finite")
+        return outputs, None if parts[0][1] is None else batches.join(error for _, error in parts)
+
+    def reconstruct(self, images: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a network with a decoder sees and draws.
+
+        Args:
+            images: (n, height, width, channels) uint8.
+            parameters: (n,) or (n, dimensions).
+
+        Returns:
+            The transformed images, the reconstructions (both (n, height, width, channels), in [0, 1]), and the outputs
+            chosen (n,).
+        """
+        inputs = self.transform(images, tf.constant(parameters, tf.float32))
+        scores, drawn = self._outputs(inputs)
+        return np.asarray(inputs), np.asarray(drawn), np.argmax(scores, axis=-1)
+
+
+def _input_shape(model: Any) -> tuple | None:
+    """The shape of a model's input, (None, ...), where it is known.
+
+    Raises:
+        UserError: if the model has several inputs.
+    """
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):
+        return None
+    if isinstance(shape, (list, dict)) or (isinstance(shape, tuple) and shape and isinstance(shape[0], tuple)):
+        raise UserError(f"the model has several inputs, {shape}; one of images is needed")
+    return shape if isinstance(shape, tuple) else None
+
+
+def as_bytes(images: Any, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Images (n, height, width) or (n, height, width, channels), uint8 or floats in [0, 1], as (n, h, w, c) uint8.
+
+    Raises:
+        UserError: if they are anything else, or not of the expected shape.
+    """
+    from invariance.datasets import checked_images
+
+    images = checked_images(images, "images")
+    if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        raise UserError(f"images {tuple(image_shape)} are needed; they are {images.shape[1:]}")
+    return images
+
+
+def sweep(model: Any, image: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
+    """What each dimension of the chosen capsule represents: the decoder's images as it is changed.
+
+    Args:
+        model: a `models.capsule_network.CapsuleNetwork`.
+        image: (height, width, channels) in [0, 1].
+        offsets: added to one dimension at a time.
+
+    Returns:
+        (dimensions, offsets, height, width, channels).
+
+    Reference: Sabour, Frosst and Hinton (2017), figure 4.
+    """
+    capsules, scores = (np.asarray(output) for output in model.encoder(image[None], training=False))
+    dimensions, steps = capsules.shape[-1], len(offsets)
+    moved = np.repeat(capsules, dimensions * steps, axis=0)
+    for dimension in range(dimensions):
+        rows = dimension * steps + np.arange(steps)
+        moved[rows, :, dimension] += np.asarray(offsets, "float32")[:, None]
+    drawn = np.asarray(model.decode(moved, np.repeat(scores, len(moved), axis=0)))
+    return drawn.reshape(dimensions, steps, *drawn.shape[1:])
+
+
+def predict(
+    classifier: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    points: np.ndarray,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Shows every image at every point of a grid to a classifier.
+
+    Args:
+        classifier: of these classes.
+        images: (n, height, width, channels) uint8, or what `as_bytes` takes.
+        labels: (n,) labels, all among ``classes``.
+        classes: labels in the order of the model's outputs, ascending.
+        points: (points,) of the transformation's parameter.
+        progress: where to say how far it is.
+
+    Raises:
+        UserError: if labels and images do not fit one another, or the scores are not finite.
+    """
+    progress = progress or Progress("evaluation", quiet=True)
+    rows = _rows(images, labels, classes)
+    batches = classifier.batches(images)
+    counts = np.zeros((len(classes), len(points), len(classes)), np.int64)
+    errors = np.zeros((len(classes), len(points)))
+    drawn = None
+    watch = Watch(len(points))
+    for column, point in enumerate(points):
+        predicted, drawn = classifier.answers(batches, classifier.task.parameters_of(point, len(rows)))
+        np.add.at(counts, (rows, column, predicted), 1)
+        if drawn is not None:
+            np.add.at(errors, (rows, column), drawn)
+        if progress.due():
+            what = classifier.task.transformation.parameter
+            done = column + 1
+            progress.show(done / len(points), f"{what} {done}/{len(points)}  {watch.left(done)} left")
+    means = None if drawn is None else errors / np.maximum(1, np.bincount(rows, minlength=len(classes)))[:, None]
+    return Predictions(classifier.task.transformation, tuple(classes), np.asarray(points), counts, means)
+
+
+def redraws(
+    classifier: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    evaluation: Evaluation,
+    progress: Progress | None = None,
+) -> dict:
+    """The published estimator: random parameters for all images, again and again.
+
+    Args:
+        classifier, images, labels, classes, progress: as for `predict`.
+        evaluation: number and seed of the drawings; and how many images of the restricted classes, their last, keep the
+            parameter that changes nothing wherever restricted classes are measured: an error that the published numbers
+            seem to contain (`experiments.article.unrotated_images`).
+
+    Returns:
+        key of each metric -> {"mean": over the drawings, "variance": of one drawing's share, "redraws": number}, None
+        where no image counts.
+
+    Raises:
+        UserError: see `predict`; and if more images are to be left out than there are.
+    """
+    task, number = classifier.task, evaluation.redraws
+    rows = _rows(images, labels, classes)
+    restricted = int(np.isin(labels, list(task.restricted)).sum())
+    if not 0 <= evaluation.upright_last <= restricted:
+        raise UserError(
+            f"--upright-last: 0 to {restricted}, the number of images of restricted classes, is needed; it is "
+            f"{evaluation.upright_last}"
+        )
+    progress = progress or Progress("redraws", quiet=True)
+    averages = {key: each.average(task, classes) for key, each in METRICS.items()}
+    chosen: dict[str, tuple[Average, np.ndarray, Batches, Ranges]] = {}
+    for key, average in averages.items():
+        mask = np.isin(labels, list(average.ranges))
+        if mask.any() and all(average.ranges.values()):
+            ranges = Ranges(next(iter(average.ranges.values())), average.ranges)
+            chosen[key] = average, mask, classifier.batches(images[mask]), ranges
+    shares: dict[str, list[float]] = {key: [] for key in METRICS}
+    watch = Watch(number)
+    for draw in range(number):
+        for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
+            # The same parameters whatever metrics there are: the first four had a position each for every drawing.
+            positions = (draw * _METRICS_A_DRAWING + which) * len(labels) + np.flatnonzero(mask)
+            parameters = np.array(
+                task.transformation.draw(
+                    ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
+                )
+            )
+            if evaluation.upright_last and set(average.ranges) == set(task.restricted):
+                parameters[-evaluation.upright_last :] = task.transformation.identity
+            predicted, _ = classifier.answers(batches, parameters)
+            hit = predicted == rows[mask]
+            if average.answers is not None:
+                hit = np.isin(predicted, np.searchsorted(classes, average.answers))
+            shares[key].append(float(np.mean(hit)))
+        if progress.due():
+            progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
+    return {
+        key: {
+            "mean": float(np.mean(values)),
+            "variance": float(np.var(values, ddof=int(number > 1))),
+            "redraws": number,
+        }
+        if values
+        else None
+        for key, values in shares.items()
+    }
+
+
+def _rows(images: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The row of each label among the classes."""
+    unknown = sorted(set(np.unique(labels).tolist()) - set(classes))
+    if unknown or not len(images) or len(images) != len(labels) or list(classes) != sorted(set(classes)):
+        raise UserError(
+            "images and labels of the classes are needed, one label an image, the classes ascending; there are "
+            f"{len(images)} images, {len(labels)} labels, the classes {list(classes)} and the unknown labels {unknown}"
+        )
+    return np.searchsorted(classes, labels)
+
+
+@dataclass(eq=False)
+class MeasuredRecognition(Measured):
+    """What was measured of a classifier: see `Measured`.
+
+    Attributes:
+        predictions: on the grid.
+        accuracy_map: (points, points) mean accuracy on the restricted classes over two parameters, and the points; None
+            for transformations with one.
+    """
+
+    classifier: Classifier
+    data: Data
+    classes: tuple[int, ...]
+    predictions: Predictions
+    metrics: dict
+    accuracy_map: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def task(self) -> Recognition:
+        """The task that was measured."""
+        return self.classifier.task
+
+    @property
+    def tables(self) -> dict[str, list[dict]]:
+        found = {"curves.csv": self.predictions.curves(), "predictions.csv": self.predictions.table()}
+        if self.predictions.errors is not None:
+            found["reconstruction.csv"] = self.predictions.curves(self.predictions.errors)
+        if self.accuracy_map is not None:
+            values, points = self.accuracy_map
+            found["map.csv"] = [
+                {"dy": dy, "dx": dx, "value": value}
+                for dy, row in zip(points.tolist(), values.tolist(), strict=True)
+                for dx, value in zip(points.tolist(), row, strict=True)
+            ]
+        return found
+
+    def summary(self) -> str:
+        named = [
+            f"{each.title} {self.metrics[key]:.4f}" for key, each in METRICS.items() if self.metrics[key] is not None
+        ]
+        return ", ".join(named + self.task.warnings(self.metrics))
+
+    def lines(self) -> list[str]:
+        drawn, found = self.metrics.get("redraws"), []
+        for key, each in METRICS.items():
+            if self.metrics[key] is None:
+                continue
+            low, high = self.metrics["interval"][key]
+            text = f"{each.title:8} {self.metrics[key]:.4f} (95 % over images {low:.4f} to {high:.4f})"
+            if drawn:
+                text += f"  {drawn[key]['redraws']} redraws: mean {drawn[key]['mean']:.4f}, variance {drawn[key]['variance']:.2e}"
+            found.append(text)
+        return found + self.task.warnings(self.metrics)
+
+    def figures(self, title: str) -> Iterator[Any]:
+        from invariance import figures
+
+        task, predictions = self.task, self.predictions
+        by = task.transformation.parameter
+        if len(predictions.points) > 1:
+            yield figures.Picture(
+                f"accuracy_by_{by}.png", figures.accuracy_by_parameter(predictions, task, title, self.metrics["chance"])
+            )
+            if predictions.errors is not None:
+                yield figures.Picture(
+                    f"reconstruction_by_{by}.png", figures.error_of_reconstruction(predictions, task, title)
+                )
+        if task.restricted:
+            yield figures.Picture("taken_for.png", figures.taken_for(predictions, task, title))
+        if self.accuracy_map is not None:
+            values, points = self.accuracy_map
+            what = f"{title}: accuracy on {join(task.restricted)}"
+            yield figures.Picture(
+                "map.png",
+                figures.parameter_map(values, points, task.ranges.of(task.restricted[0]), what, "accuracy", most=1.0),
+            )
+        if predictions.errors is not None:
+            yield from self._reconstructions(title)
+
+    def _reconstructions(self, title: str) -> Iterator[Any]:
+        """The article's four figures of reconstructions, and the sweep of the dimensions of a capsule."""
+        from invariance import figures
+
+        task, classes = self.task, self.classes
+        images, labels = self.data.x_test, self.data.y_test
+        text = task.transformation.text
+
+        def picture(name: str, rows: list[int], points: list[float], what: str) -> Any:
+            parameters = task.transformation.parameters(np.asarray(points, "float32"))
+            inputs, drawn, chosen = self.classifier.reconstruct(images[rows], parameters)
+            captions = [
+                (f"{labels[row]}, {text(value)}", str(classes[output]))
+                for row, value, output in zip(rows, parameters, chosen, strict=True)
+            ]
+            right = [classes[output] == labels[row] for row, output in zip(rows, chosen, strict=True)]
+            sheet = figures.reconstructions(inputs, drawn, captions, right, f"{title}\n{what}")
+            return figures.Picture(f"reconstructions_{name}.png", sheet, greys=True)
+
+        def first(label: int, count: int) -> list[int]:
+            return np.flatnonzero(labels == label)[:count].tolist()
+
+        rows = [row for label in classes for row in first(label, 16 // len(classes) or 1)]
+        points = [middle for row in rows for middle in middles(task.ranges.of(int(labels[row])), 16)]
+        # Neighbouring images at parameters far from each other.
+        points = [points[16 * number + (7 * number) % 16] for number in range(len(rows))]
+        yield picture("in_range", rows, points, "test images of all classes, each in its training range")
+        for label in task.restricted[:1]:
+            if one := first(label, 1):
+                inside, outside = (middles(pairs, 12) for pairs in (task.inside, task.outside))
+                yield picture("one_in_range", one * 12, inside, f"one {label} in its training range")
+                yield picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
+        chosen = [first(label, 24 // len(task.restricted)) for label in task.restricted]
+        if rows := [row for rows in chosen for row in rows]:
+            span = [point for rows in chosen for point in middles(task.inverted, len(rows))]
+            names = join(f"{label}s" for label in task.restricted)
+            yield picture("inverted", rows, span, f"{names} {task.transformation.describe(task.inverted)}")
+        offsets = np.arange(-5, 6) * 0.05
+        example = first(task.example(classes), 1)
+        if example and hasattr(self.classifier.model, "decode"):
+            identity = task.parameters_of(task.transformation.identity, 1)
+            image = np.asarray(self.classifier.transform(images[example], tf.constant(identity, tf.float32)))[0]
+            drawn = sweep(self.classifier.model, image, offsets)
+            what = f"an upright {labels[example[0]]}: each dimension of the chosen capsule varied from -0.25 to 0.25"
+            yield figures.Picture("dimensions.png", figures.dimensions(drawn, offsets, f"{title}\n{what}"), greys=True)
+
+
+def measure(
+    task: Recognition,
+    model: Any,
+    data: Data,
+    classes: Sequence[int],
+    evaluation: Evaluation,
+    progress: Progress | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
+) -> MeasuredRecognition:
+    """Measures a classifier on the grid and, if asked to, with redraws.
+
+    Args:
+        task, data, classes, evaluation, progress: see `Task.measure`.
+        model, pixels: see `Classifier`.
+
+    Raises:
+        UserError: if the model does not fit, or what is asked for cannot be measured.
+    """
+    images, labels = limited(data.x_test, data.y_test, evaluation.images_per_class)
+    classifier = Classifier(model, task, images.shape[1:], len(classes), pixels)
+    classifier.check()
+    # First what may be refused.
+    drawn = redraws(classifier, images, labels, classes, evaluation, progress) if evaluation.redraws else None
+    predictions = predict(classifier, images, labels, classes, task.points(evaluation.spacing), progress)
+    metrics = proportions(predictions, task)
+    if drawn:
+        metrics["redraws"] = drawn
+    over = None
+    if task.restricted and task.transformation.dimensions == 2:
+        points = task.transformation.even(_MAP_POINTS, task.extent)
+        restricted = np.isin(labels, list(task.restricted))
+        some, labels = limited(images[restricted], labels[restricted], _MAP_IMAGES)
+        batches, rows = classifier.batches(some), _rows(some, labels, classes)
+
+        def accuracy(parameters: tuple[float, float]) -> float:
+            answers, _ = classifier.answers(batches, np.tile(np.asarray(parameters), (len(rows), 1)))
+            return float(np.mean(answers == rows))
+
+        over = over_both(points, accuracy, progress), points
+    return MeasuredRecognition(classifier, data, tuple(classes), predictions, metrics, over)

@@ -1,0 +1,449 @@
+"""(model, task, arrays) -> how well each class is drawn at each parameter; then mse_in, mse_out and their ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from invariance import xla
+from invariance.errors import UserError
+from invariance.progress import Progress, Watch
+from invariance.tasks.batches import Batches, limited, mean_squared, one_line, over_both
+from invariance.tasks.task import Evaluation, Measured
+from invariance.typing import Tensor
+
+if TYPE_CHECKING:
+    from invariance.datasets import Data
+    from invariance.tasks.generation import Generation
+
+# Images drawn at once, at most.
+BATCH = 256
+BASELINES = ("all black", "mean image of the digit", "input copied")
+# A map over two parameters: so many points each way, and so many images of one class.
+_MAP_POINTS, _MAP_IMAGES = 20, 50
+
+
+class Autoencoding:
+    """A model's encoder and decoder with a task's transformation, compiled once for all that is drawn with them.
+
+    Args:
+        model: a `models.conditional_autoencoder.ConditionalAutoencoder`, or any Keras model that takes a pair (upright
+            images in [-1, 1], encoded parameters) and returns images.
+        task: gives the transformation.
+        image_shape: (height, width, channels) of upright images.
+    """
+
+    def __init__(self, model: Any, task: Generation, image_shape: tuple[int, ...]):
+        self.task, self.image_shape = task, tuple(image_shape)
+        transformation = task.transformation
+        self.output_shape = transformation.output_shape(self.image_shape)
+        encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
+        if encoder is None or decoder is None:
+            # A model in one piece gets the image itself as its code.
+            encoder, decoder = (lambda pixels, training: pixels), model
+        self._decoder = decoder
+
+        def encode(images: Tensor) -> Tensor:
+            return encoder(task.pixels(images), training=False)
+
+        def draw(codes: Tensor, parameters: Tensor) -> Tensor:
+            return self.decode(codes, transformation.encode(parameters))
+
+        def target(images: Tensor, parameters: Tensor) -> Tensor:
+            return transformation.apply(task.pixels(images), parameters, task.fill)
+
+        def errors(images: Tensor, codes: Tensor, parameters: Tensor) -> Tensor:
+            return mean_squared(self.draw(codes, parameters), self.target(images, parameters))
+
+        def baselines(images: Tensor, parameters: Tensor, means: Tensor, rows: Tensor) -> Tensor:
+            upright = task.pixels(images)
+            expected = transformation.apply(upright, parameters, task.fill)
+            repeated = ops.broadcast_to(parameters[:1], (means.shape[0], *parameters.shape[1:]))
+            mean = ops.take(transformation.apply(means, repeated, task.fill), rows, axis=0)
+            unchanged = ops.full_like(parameters, transformation.identity)
+            copied = transformation.apply(upright, unchanged, task.fill)
+            return ops.stack([mean_squared(expected, other) for other in (task.fill, mean, copied)])
+
+        def compiled(function: Any, by_xla: bool) -> Any:
+            return tf.function(function, jit_compile=by_xla, autograph=False, reduce_retracing=True)
+
+        # The warp is compiled by XLA everywhere; on a CPU networks run faster on TensorFlow's kernels.
+        on_gpu = xla.on_gpu()
+        self.encode, self.draw, self.errors = (compiled(each, on_gpu) for each in (encode, draw, errors))
+        self.target, self.baselines = (compiled(each, True) for each in (target, baselines))
+
+    def decode(self, codes: Tensor, told: Tensor) -> Tensor:
+        """Images (batch, *output_shape), float32, from codes (batch, ...) and encoded parameters (batch, numbers).
+
+        Raises:
+            UserError: if the model draws images of another shape.
+        """
+        drawn = self._decoder([codes, told], training=False)
+        shape = tuple(getattr(drawn, "shape", ()))
+        if shape[1:] != self.output_shape:
+            raise UserError(f"the model draws images {shape[1:]}, but images {self.output_shape} are needed")
+        return ops.cast(drawn, "float32")
+
+    def check(self) -> None:
+        """Has two blank images drawn.
+
+        Raises:
+            UserError: if the model does not take them, or draws images of another shape.
+        """
+        try:
+            codes = self.encode(tf.zeros((2, *self.image_shape), tf.uint8))
+            self.decode(codes, tf.zeros((2, self.task.transformation.numbers)))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a model of somebody else's raises
+            raise UserError(f"the model does not take images {self.image_shape} ({one_line(error)})") from error
+
+
+class EncodedImages:
+    """Images, each encoded once, that can be drawn at any parameters.
+
+    Args:
+        autoencoding: draws them.
+        images: (n, height, width, channels) uint8.
+
+    Raises:
+        UserError: if there are no images, or the model does not fit them.
+    """
+
+    def __init__(self, autoencoding: Autoencoding, images: np.ndarray):
+        self.autoencoding = autoencoding
+        self._batches = Batches(images, BATCH)
+        try:
+            self._codes = [autoencoding.encode(batch) for batch in self._batches]
+        except ValueError as error:
+            raise UserError(f"the model does not take images {tuple(images.shape[1:])} ({one_line(error)})") from error
+
+    @property
+    def codes(self) -> np.ndarray:
+        """(n, code_size)"""
+        return self._batches.join(self._codes)
+
+    def _repeated(self, parameters: Any) -> tf.Tensor:
+        """The same parameters for every image of a batch."""
+        return tf.constant(np.repeat(np.asarray(parameters, "float32")[None], self._batches.size, axis=0))
+
+    def errors(self, parameters: Any) -> np.ndarray:
+        """Mean squared errors (n,) of all images drawn with the same parameters.
+
+        Raises:
+            UserError: if drawn images are not finite.
+        """
+        told = self._repeated(parameters)
+        errors = self._batches.join(
+            self.autoencoding.errors(*batch, told) for batch in zip(self._batches, self._codes, strict=True)
+        )
+        if not np.isfinite(errors).all():
+            raise UserError(f"the model's drawings of {int((~np.isfinite(errors)).sum())} images are not finite")
+        return errors
+
+    def baselines(self, parameters: Any, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The same for `BASELINES`, (baselines, n).
+
+        Args:
+            parameters: of the transformation.
+            means: (classes, height, width, channels) float32 in [-1, 1], the classes' mean images.
+            rows: (n,) each image's row there.
+        """
+        told, chosen = self._repeated(parameters), self._batches.split(rows.astype("int32"))
+        parts = [
+            tf.transpose(self.autoencoding.baselines(batch, told, tf.constant(means), each))
+            for batch, each in zip(self._batches, chosen, strict=True)
+        ]
+        return self._batches.join(parts).T
+
+    def pairs(self, parameters: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Expected and drawn images at each of some parameters, both (parameters, n, height, width, channels)."""
+        expected, drawn = [], []
+        for each in parameters:
+            told = self._repeated(each)
+            expected.append(self._batches.join(self.autoencoding.target(batch, told) for batch in self._batches))
+            drawn.append(self._batches.join(self.autoencoding.draw(codes, told) for codes in self._codes))
+        return np.stack(expected), np.stack(drawn)
+
+
+def draw_codes(autoencoding: Autoencoding, codes: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """What the decoder alone draws from codes, at each of some parameters.
+
+    Args:
+        autoencoding: whose decoder.
+        codes: (n, code_size).
+        parameters: (parameters,) or (parameters, dimensions).
+
+    Returns:
+        (n, parameters, height, width, channels).
+    """
+    told = np.asarray(autoencoding.task.transformation.encode(np.asarray(parameters, "float32")))
+    drawn = autoencoding.decode(np.repeat(codes, len(told), axis=0), np.tile(told, (len(codes), 1)))
+    return np.asarray(drawn).reshape(len(codes), len(told), *drawn.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """Mean squared errors of drawn images, of pixels in [-1, 1].
+
+    Attributes:
+        classes: labels.
+        points: (points,) of the parameter, ascending.
+        errors: (classes, points) mean over the images of a class.
+        deviations: (classes, points) standard deviation between the images of a class.
+        images: (classes,) number of images of each class.
+        baselines: one of `BASELINES` -> (classes, points) mean squared error of drawing that instead.
+    """
+
+    classes: tuple[int, ...]
+    points: np.ndarray
+    errors: np.ndarray
+    deviations: np.ndarray
+    images: np.ndarray
+    baselines: dict[str, np.ndarray]
+
+    def curves(self) -> list[dict]:
+        """A long table: digit, parameter, value (mean squared error), images, deviation."""
+        return [
+            {
+                "digit": label,
+                "parameter": float(point),
+                "value": float(self.errors[row, column]),
+                "images": int(self.images[row]),
+                "deviation": float(self.deviations[row, column]),
+            }
+            for row, label in enumerate(self.classes)
+            for column, point in enumerate(self.points)
+        ]
+
+    def baseline_curves(self) -> list[dict]:
+        """The same for the baselines: baseline, digit, parameter, value."""
+        return [
+            {"baseline": name, "digit": label, "parameter": float(point), "value": float(values[row, column])}
+            for name, values in self.baselines.items()
+            for row, label in enumerate(self.classes)
+            for column, point in enumerate(self.points)
+        ]
+
+
+def draw_all(
+    autoencoding: Autoencoding,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    means: np.ndarray,
+    points: np.ndarray,
+    progress: Progress | None = None,
+) -> Errors:
+    """Draws every image at every point and compares.
+
+    Args:
+        autoencoding: the model and its task.
+        images: (n, height, width, channels) uint8.
+        labels: (n,) labels, all among ``classes``.
+        classes: ascending labels.
+        means: (classes, height, width, channels) in [-1, 1], see `mean_images`.
+        points: (points,) of the parameter.
+        progress: where to say how far it is.
+
+    Raises:
+        UserError: if the model does not fit, or images of a class are missing.
+    """
+    progress = progress or Progress("evaluation", quiet=True)
+    rows = np.searchsorted(classes, labels)
+    counts = np.bincount(rows, minlength=len(classes))
+    if len(images) != len(labels) or set(labels.tolist()) != set(classes):
+        raise UserError(
+            f"images of each class are needed, one label an image; there are {len(images)} images and {len(labels)} "
+            f"labels, and not each of the classes {list(classes)}"
+        )
+    encoded, transformation = EncodedImages(autoencoding, images), autoencoding.task.transformation
+    values = np.zeros((2 + len(BASELINES), len(classes), len(points)))
+    watch = Watch(len(points))
+    for column, parameters in enumerate(transformation.parameters(points)):
+        errors = encoded.errors(parameters).astype("float64")
+        for kind, each in enumerate((errors, errors**2, *encoded.baselines(parameters, means, rows))):
+            values[kind, :, column] = np.bincount(rows, each, len(classes)) / counts
+        if progress.due():
+            done = column + 1
+            progress.show(
+                done / len(points), f"{transformation.parameter} {done}/{len(points)}  {watch.left(done)} left"
+            )
+    mean, square, *baselines = values
+    deviations = np.sqrt(np.maximum(0.0, square - mean**2))
+    named = dict(zip(BASELINES, baselines, strict=True))
+    return Errors(tuple(classes), np.asarray(points, float), mean, deviations, counts, named)
+
+
+def mean_images(images: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The mean image of each class, (classes, height, width, channels) float32 in [-1, 1]."""
+    means = [images[labels == label].mean(axis=0, dtype=np.float64) for label in classes]
+    return (np.stack(means) / 127.5 - 1.0).astype("float32")
+
+
+def ratios(errors: Errors, task: Generation) -> dict:
+    """mse_in, mse_out and their ratio for each digit: plain averages over the points of the evaluation.
+
+    Points at which the target is not blurred by interpolation are left out.
+
+    Returns:
+        {"mse_in", "mse_out", "ratio": {digit: value}, "unblurred": {point: {digit: value}}, "baselines": name ->
+        {"mse_in", "mse_out": {digit: value}}, "images": {digit: number}}; digits and points as text.
+
+    Raises:
+        ValueError: see `Generation.averaged`.
+    """
+    chosen = task.averaged(errors.points)
+
+    def by_digit(values: np.ndarray) -> dict[str, float]:
+        return {str(label): float(value) for label, value in zip(errors.classes, values, strict=True)}
+
+    def means(values: np.ndarray) -> dict[str, dict[str, float]]:
+        return {name: by_digit(values[:, mask].mean(axis=1)) for name, mask in chosen.items()}
+
+    result = means(errors.errors)
+    result["ratio"] = {
+        digit: result["mse_out"][digit] / max(result["mse_in"][digit], 1e-12) for digit in result["mse_in"]
+    }
+    result["unblurred"] = {
+        f"{point:g}": by_digit(errors.errors[:, column])
+        for column, point in enumerate(errors.points)
+        if point in task.transformation.unblurred
+    }
+    result["baselines"] = {name: means(values) for name, values in errors.baselines.items()}
+    result["images"] = {str(label): int(number) for label, number in zip(errors.classes, errors.images, strict=True)}
+    return result
+
+
+@dataclass(eq=False)
+class MeasuredGeneration(Measured):
+    """What was measured of a model that draws: see `Measured`.
+
+    Attributes:
+        errors: on the grid.
+        error_map: class, (points, points) mean squared error on some of its images over two parameters, and the points;
+            None for transformations with one.
+    """
+
+    autoencoding: Autoencoding
+    data: Data
+    classes: tuple[int, ...]
+    evaluation: Evaluation
+    errors: Errors
+    metrics: dict
+    error_map: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def task(self) -> Generation:
+        """The task that was measured."""
+        return self.autoencoding.task
+
+    @property
+    def tables(self) -> dict[str, list[dict]]:
+        found = {"curves.csv": self.errors.curves(), "baselines.csv": self.errors.baseline_curves()}
+        if self.error_map is not None:
+            digit, values, points = self.error_map
+            found["map.csv"] = [
+                {"digit": digit, "dy": dy, "dx": dx, "value": value}
+                for dy, row in zip(points.tolist(), values.tolist(), strict=True)
+                for dx, value in zip(points.tolist(), row, strict=True)
+            ]
+        return found
+
+    def summary(self) -> str:
+        return self.task.summary(self.metrics["ratio"])
+
+    def lines(self) -> list[str]:
+        found = ["mean squared errors of pixels in [-1, 1]"]
+        for digit, ratio in self.metrics["ratio"].items():
+            mark = " (restricted)" if int(digit) in self.task.restricted else ""
+            inside, outside = self.metrics["mse_in"][digit], self.metrics["mse_out"][digit]
+            found.append(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
+        return found
+
+    def figures(self, title: str) -> Iterator[Any]:
+        from invariance import figures
+
+        task, data, transformation = self.task, self.data, self.task.transformation
+        digit = task.example(self.classes)
+        yield figures.Picture(
+            "error_by_parameter.png",
+            figures.error_by_parameter(self.errors, task, digit, title, self.evaluation.published),
+        )
+        article = [label for label in (3, 5, 4, 9) if label in self.classes]
+        restricted = [label for label in self.classes if label in task.restricted]
+        shown = article if set(restricted) <= set(article) else [*article[:2], *restricted]
+        shown = shown or list(self.classes[:4])
+        images = np.stack([data.x_test[np.flatnonzero(data.y_test == label)[0]] for label in shown])
+        points = transformation.even(20, task.extent)
+        expected, drawn = EncodedImages(self.autoencoding, images).pairs(transformation.parameters(points))
+        yield figures.Picture(
+            "pairs.png",
+            figures.pairs(expected, drawn, shown, points, task, f"{title}\nabove: expected; below: drawn"),
+            greys=True,
+        )
+        one = shown.index(digit) if digit in shown else 0
+        fine = transformation.even(60, task.extent)
+        expected, drawn = EncodedImages(self.autoencoding, images[one : one + 1]).pairs(transformation.parameters(fine))
+        yield figures.Animation("round.gif", expected[:, 0], drawn[:, 0], fine, task, shown[one])
+        codes = EncodedImages(self.autoencoding, data.x_train[:2000]).codes.astype("float64")
+        if codes.ndim == 2:
+            yield from self._samples(codes, points, title)
+        if self.error_map is not None:
+            digit, values, points = self.error_map
+            yield figures.Picture(
+                "map.png",
+                figures.parameter_map(
+                    values, points, task.ranges.of(digit), f"{title}: {digit}", "mean squared error, pixels in [-1, 1]"
+                ),
+            )
+
+    def _samples(self, codes: np.ndarray, points: np.ndarray, title: str) -> Iterator[Any]:
+        """The decoder used alone: codes drawn at random, through all parameters."""
+        from invariance import figures
+
+        rng, size = np.random.default_rng(self.evaluation.seed), codes.shape[-1]
+        # The prior of the regularised model; and for any, a normal distribution with the codes' mean and covariance.
+        kinds = {
+            "prior": ("codes uniform in [-1, 1]", rng.uniform(-1.0, 1.0, (6, size))),
+            "codes": (
+                "codes normal, with mean and covariance of the training images' codes",
+                rng.multivariate_normal(codes.mean(axis=0), np.atleast_2d(np.cov(codes.T)), 6, method="eigh"),
+            ),
+        }
+        parameters = self.task.transformation.parameters(points)
+        for name, (what, sample) in kinds.items():
+            drawn = draw_codes(self.autoencoding, sample.astype("float32"), parameters)
+            sheet = figures.samples(drawn, points, self.task, f"{title}\nthe decoder alone: {what}")
+            yield figures.Picture(f"samples_{name}.png", sheet, greys=True)
+
+
+def measure(
+    task: Generation,
+    model: Any,
+    data: Data,
+    classes: Sequence[int],
+    evaluation: Evaluation,
+    progress: Progress | None = None,
+) -> MeasuredGeneration:
+    """Measures a model that draws; see `Task.measure` and `Autoencoding`.
+
+    Raises:
+        UserError: if the model does not fit, or images of a class are missing.
+    """
+    images, labels = limited(data.x_test, data.y_test, evaluation.images_per_class)
+    autoencoding = Autoencoding(model, task, images.shape[1:])
+    autoencoding.check()
+    means = mean_images(data.x_train, data.y_train, classes)
+    errors = draw_all(autoencoding, images, labels, classes, means, task.points(evaluation.spacing), progress)
+    over = None
+    if task.transformation.dimensions == 2:
+        digit, points = task.example(classes), task.transformation.even(_MAP_POINTS, task.extent)
+        encoded = EncodedImages(autoencoding, images[labels == digit][:_MAP_IMAGES])
+        over = digit, over_both(points, lambda pair: float(encoded.errors(pair).mean()), progress), points
+    return MeasuredGeneration(autoencoding, data, tuple(classes), evaluation, errors, ratios(errors, task), over)

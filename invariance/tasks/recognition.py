@@ -1,0 +1,180 @@
+"""Recognition of transformed images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invariance.errors import require_count
+from invariance.progress import Progress
+from invariance.ranges import Intervals, Ranges, length, overlap
+from invariance.tasks.columns import Column, log_odds, share
+from invariance.tasks.metrics import METRICS
+from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.transforms import Shift
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from invariance.datasets import Data
+
+
+@dataclass(frozen=True)
+class Recognition(Task):
+    """Classification of transformed images, some classes shown in a narrow range of parameters only.
+
+    A model is given images in [0, 1] and returns one score a class.
+
+    Args:
+        transformation, ranges, excluded, inside, outside: see `Task`. (6 and 9 are excluded under rotation, because
+            rotated they are taken for one another.)
+        inverted: the range of P_inv, farthest from the training range of the restricted classes; by default all that
+            is out of range.
+        max_shift: training images are also shifted by up to so many whole pixels, up or down and left or right, a
+            fresh shift for every drawing of an image. Test images never are.
+
+    Raises:
+        ValueError: see `Task`; and if ``outside`` or ``inverted`` overlaps the range of a restricted class.
+    """
+
+    inverted: Intervals = ()
+    max_shift: int = 0
+
+    name = "recognition"
+    implied = "rotation"
+    curve = "accuracy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count(self, "max_shift")
+        self._set_range("inverted", self.outside)
+        for label, shown in self.ranges.restricted.items():
+            for name in ("outside", "inverted"):
+                common = overlap(shown, getattr(self, name), self.transformation.period)
+                if common > 0:
+                    raise ValueError(
+                        f"Argument `{name}` must lie outside the training range of class {label}. Received: "
+                        f"{getattr(self, name)}, which shares {common:g} {self.transformation.unit} with {shown}"
+                    )
+
+    @property
+    def single_values(self) -> tuple[float, ...]:
+        """The parameters of a task without restricted classes that shows single values only; otherwise none."""
+        if self.restricted or length(self.ranges.default):
+            return ()
+        return tuple(low for low, _ in self.ranges.default)
+
+    def points(self, spacing: float | None) -> np.ndarray:
+        """The single values, or an even grid, see `Task.points`."""
+        import numpy as np
+
+        return np.array(self.single_values) if self.single_values else super().points(spacing)
+
+    def arguments(self, image_shape: tuple[int, ...], classes: Sequence[int]) -> tuple:
+        """(shape of transformed images, number of classes)"""
+        return self.transformation.output_shape(image_shape), len(classes)
+
+    def prepare(self, seed: int, classes: Sequence[int]) -> Callable:
+        """See `Task.prepare`: inputs (batch, height, width, channels) in [0, 1], targets (batch,) int32 outputs."""
+        import numpy as np
+        from keras import ops
+
+        from invariance import random
+
+        shift, shifts = Shift(), Ranges(((-self.max_shift, self.max_shift + 1),))
+        output = np.zeros(max(classes) + 1, "int32")
+        output[list(classes)] = range(len(classes))
+
+        def prepare(images: Any, labels: Any, draws: Any) -> tuple:
+            parameters = self.transformation.draw(self.ranges, seed, draws, labels)
+            inputs = self.transformation.apply(ops.cast(images, "float32") / 255.0, parameters, self.fill)
+            if self.max_shift:
+                inputs = shift.apply(inputs, shift.draw(shifts, seed, draws, labels, random.AUGMENTATION), self.fill)
+            return inputs, ops.take(output, labels, axis=0)
+
+        return prepare
+
+    def shown(self, inputs: Any, targets: Any) -> tuple[Any, str]:
+        also = f", also shifted by up to {self.max_shift} pixels either way" if self.max_shift else ""
+        return inputs, f"the first training images as the network sees them{also}"
+
+    def require_outputs(self, model: Any, image_shape: tuple[int, ...], classes: Sequence[int]) -> None:
+        from invariance.tasks.classify import Classifier
+
+        Classifier(model, self, image_shape, len(classes)).check()
+
+    def evaluator(self, model: Any, images: np.ndarray, classes: Sequence[int]) -> Callable[[float], Any]:
+        from invariance.tasks.classify import Classifier
+
+        classifier = Classifier(model, self, images.shape[1:], len(classes))
+        batches = classifier.batches(images)
+        return lambda point: classifier.answers(batches, self.parameters_of(point, len(images)))
+
+    def parameters_of(self, point: float, count: int) -> np.ndarray:
+        """The parameters of so many images at a point of the grid: (count,) or (count, dimensions), float32."""
+        import numpy as np
+
+        return self.transformation.parameters(np.full(count, point, "float32"))
+
+    def measure(
+        self,
+        model: Any,
+        data: Data,
+        classes: Sequence[int],
+        evaluation: Evaluation,
+        progress: Progress | None = None,
+    ) -> Measured:
+        """Measures a classifier: see `Task.measure` and `classify.measure`."""
+        from invariance.tasks import classify
+
+        self.check(evaluation)
+        return classify.measure(self, model, data, classes, evaluation, progress)
+
+    def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
+        """One column a metric."""
+        return tuple(
+            Column(key, each.title, lambda values, key=key: values.get(key), share, log_odds)
+            for key, each in METRICS.items()
+        )
+
+    def remarks(self, metrics: Mapping) -> list[str]:
+        counts = metrics.get("images") or {}
+        if not counts.get("p_test"):
+            return []
+        restricted = f", {counts['p_in']:,} for the restricted classes" if counts.get("p_in") else ""
+        texts = [
+            f"Test images: {counts['p_test']:,} for P_test{restricted}; chance {share(metrics.get('chance'))}; "
+            "95 % intervals over images, at most."
+        ]
+        if self.restricted:
+            say = self.transformation.describe
+            ranges = [(n, p) for n, p in zip(("in", "out", "inv"), (self.inside, self.outside, self.inverted)) if p]
+            texts.append("; ".join(f"P_{name}: {say(pairs)}" for name, pairs in ranges) + ".")
+        return texts
+
+    def warnings(self, metrics: Mapping) -> list[str]:
+        never = metrics.get("never_answers")
+        return [f"never answers {' or '.join(map(str, never))}"] if never else []
+
+    def require_metrics(self, metrics: Mapping) -> None:
+        if "p_test" not in metrics:
+            raise ValueError("lacks p_test")
+        for key in ("chance", *METRICS):
+            value = metrics.get(key)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and 0 <= value <= 1):
+                raise ValueError(f"{key} is not a share: {value!r}")
+        if not isinstance(metrics.get("images", {}), Mapping):
+            raise ValueError("images: not an object")
+
+    def pictures(self) -> Mapping[str, str]:
+        by = self.transformation.parameter
+        return {
+            f"accuracy_by_{by}.png": f"Accuracy by {by}, one line per class",
+            "map.png": "Accuracy on the restricted classes over both parameters",
+            "taken_for.png": "What the restricted classes are taken for, farthest from their training range",
+            "reconstructions_in_range.png": "Reconstructions in range",
+            "reconstructions_inverted.png": "Reconstructions of restricted classes, farthest from their training range",
+            f"reconstruction_by_{by}.png": f"Error of the reconstruction by {by}",
+        }

@@ -1,0 +1,141 @@
+"""One batched, bilinear, differentiable warp on `keras.ops`, and the transformations of images computed with it.
+
+Images are (batch, height, width, channels) of any dtype; all is computed in float32. Angles are in degrees, positive =
+counter-clockwise on the screen (rows run downwards). Shifts are in pixels, dy positive = downwards, dx positive = to the
+right.
+"""
+
+import math
+
+from keras import ops
+
+from invariance.typing import Tensor
+
+
+def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Tensor:
+    """Samples images bilinearly at the given coordinates; outside the images lies ``fill``.
+
+    Border pixels blend with the outside, as in scipy's mode 'grid-constant'.
+
+    Args:
+        images: (batch, height, width, channels).
+        rows: (batch, out_height, out_width) row coordinates to sample; pixel centres are integers.
+        columns: (batch, out_height, out_width) column coordinates.
+        fill: value outside the images.
+
+    Returns:
+        (batch, out_height, out_width, channels) float32, differentiable in images, rows and columns.
+    """
+    images, rows, columns = (ops.cast(value, "float32") for value in (images, rows, columns))
+    height, width, channels = images.shape[1:]
+    # A border of one pixel holds the fill value; coordinates farther out are moved onto it.
+    padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float(fill))
+    pixels = ops.reshape(padded, (-1, channels))
+    top, down = _split(rows, height)
+    left, right = _split(columns, width)
+    batch = ops.reshape(ops.arange(ops.shape(images)[0], dtype="int32"), (-1, 1, 1))
+    corner = (batch * (height + 2) + top) * (width + 2) + left
+
+    def at(offset):
+        return ops.take(pixels, corner + offset, axis=0)
+
+    down, right = down[..., None], right[..., None]
+    upper = at(0) * (1.0 - right) + at(1) * right
+    lower = at(width + 2) * (1.0 - right) + at(width + 3) * right
+    return upper * (1.0 - down) + lower * down
+
+
+def _split(coordinates, size):
+    """Index of the pixel before each coordinate, in the padded image, and the remaining fraction."""
+    inside = ops.clip(coordinates, -1.0, float(size)) + 1.0
+    before = ops.minimum(ops.floor(inside), float(size))
+    return ops.cast(before, "int32"), inside - ops.stop_gradient(before)
+
+
+def _grid(height, width):
+    """Row and column coordinates (1, height, width)."""
+    rows = ops.arange(height, dtype="float32")[None, :, None]
+    columns = ops.arange(width, dtype="float32")[None, None, :]
+    return rows, columns
+
+
+def cosine_sine(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of angles in degrees, exact at multiples of 90."""
+    degrees = ops.cast(degrees, "float32")
+    turns = ops.stop_gradient(ops.round(degrees / 90.0))
+    rest = (degrees - 90.0 * turns) * (math.pi / 180.0)
+    cosine, sine = ops.cos(rest), ops.sin(rest)
+    quarter = ops.mod(turns, 4.0)
+    odd = ops.equal(ops.mod(turns, 2.0), 1.0)
+    sign = ops.where(quarter < 2.0, 1.0, -1.0)
+    # cos(90) = -sin(0), sin(90) = cos(0); both change sign with every half turn.
+    return sign * ops.where(odd, -sine, cosine), sign * ops.where(odd, cosine, sine)
+
+
+def linear(
+    images: Tensor,
+    matrix: tuple[Tensor, Tensor, Tensor, Tensor],
+    canvas: tuple[int, int] | None = None,
+    fill: float = 0.0,
+) -> Tensor:
+    """Applies a linear map about the images' centre, given by its inverse.
+
+    Args:
+        images: (batch, height, width, channels).
+        matrix: four tensors (batch,), a, b, c, d: the pixel at (row, column) relative to the centre of the result shows
+            what the image has at (a row + b column, c row + d column) relative to its centre.
+        canvas: (height, width) of the result; None for the images' own.
+        fill: value outside the images.
+
+    Returns:
+        (batch, canvas height, canvas width, channels) float32, differentiable in images and matrix.
+    """
+    height, width = images.shape[1:3]
+    canvas_height, canvas_width = canvas or (height, width)
+    a, b, c, d = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in matrix)
+    rows, columns = _grid(canvas_height, canvas_width)
+    rows, columns = rows - (canvas_height - 1) / 2.0, columns - (canvas_width - 1) / 2.0
+    return warp(images, a * rows + b * columns + (height - 1) / 2.0, d * columns + c * rows + (width - 1) / 2.0, fill)
+
+
+def rotate(images: Tensor, degrees: Tensor, fill: float = 0.0) -> Tensor:
+    """Rotates images about their centre.
+
+    Args:
+        images: (batch, height, width, channels).
+        degrees: (batch,) angles, positive = counter-clockwise.
+        fill: value outside the images.
+
+    Returns:
+        (batch, height, width, channels) float32, differentiable in images and angles.
+    """
+    # Each pixel of the result is looked up in the image by the opposite rotation; rows run downwards, hence the signs.
+    cosine, sine = cosine_sine(degrees)
+    return linear(images, (cosine, sine, -sine, cosine), fill=fill)
+
+
+def shift(images: Tensor, dy: Tensor, dx: Tensor, canvas: tuple[int, int] | None = None, fill: float = 0.0) -> Tensor:
+    """Places images on a canvas, centred and then shifted.
+
+    Args:
+        images: (batch, height, width, channels).
+        dy: (batch,) pixels downwards.
+        dx: (batch,) pixels to the right.
+        canvas: (height, width) of the result; None for the images' own. Its sides should differ from the images' by
+            even numbers, or the centre lies between pixels.
+        fill: value outside the images.
+
+    Returns:
+        (batch, canvas height, canvas width, channels) float32, differentiable in images and shifts.
+    """
+    height, width = images.shape[1:3]
+    canvas_height, canvas_width = canvas or (height, width)
+    rows, columns = _grid(canvas_height, canvas_width)
+    zeros = ops.zeros((1, canvas_height, canvas_width), dtype="float32")
+    dy, dx = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in (dy, dx))
+    return warp(
+        images,
+        rows - dy - (canvas_height - height) / 2.0 + zeros,
+        columns - dx - (canvas_width - width) / 2.0 + zeros,
+        fill,
+    )

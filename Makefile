@@ -1,4 +1,4 @@
-# The index of all that can be run. `make` alone prints it.
+# The index of everything that can be run. `make` alone prints it.
 
 PYTHON    ?= python3
 PROFILE   ?= quick
@@ -10,8 +10,11 @@ JOBS      ?= 1
 PRECISION ?= float32
 ARGS      ?=
 
-# A shell only expands ~ where a word begins with it.
+# A shell expands ~ only at the beginning of a word.
 override RUNS := $(patsubst ~/%,$(HOME)/%,$(RUNS))
+
+# A file of experiments/ is an experiment and a target of its name.
+EXPERIMENTS := $(subst _,-,$(basename $(notdir $(filter-out %/__init__.py,$(wildcard experiments/*.py)))))
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -20,29 +23,29 @@ BOOKS := .venv/.ready-notebooks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help recognition-rotation recognition-upright generation-rotation generation-shift report notebooks bench test test-slow lint format clean
+.PHONY: help $(EXPERIMENTS) report notebooks bench test test-slow lint format clean
 
 help:
 	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
 	@echo
-	@echo "  make recognition-rotation  train on turned digits, measure, print our table beside the published one"
-	@echo "  make generation-rotation   train autoencoders that draw a digit turned by a given angle; the same tables"
-	@echo "  make generation-shift      the same for shifted digits"
-	@echo "  make recognition-upright   the capsule networks on digits that are not turned"
-	@echo "  make report                one page of all runs there are and the committed ones: tables, claims, figures"
-	@echo "  make notebooks             execute the notebooks on the newest runs"
-	@echo "  make bench                 speed, as shares of this machine's matrix-product peak"
-	@echo "  make test                  the tests (minutes)"
-	@echo "  make test-slow             the tests that train for longer"
-	@echo "  make lint | format         check | mend the style"
-	@echo "  make clean                 remove the environment and caches; runs stay"
+	@echo "Experiments: train, measure, print our numbers beside the published ones"
+	@$(foreach name,$(EXPERIMENTS),printf '  make %-23s %s\n' '$(name)' \
+	    "$$(sed -n '1s/^"""//p;1q' experiments/$(subst -,_,$(name)).py)";)
 	@echo
-	@echo "Variables: PROFILE=smoke|quick|standard|paper  MODELS=NAME,...|all  DATASET=auto|mnist|fashion_mnist|kmnist|digits|FILE.npz"
-	@echo "           SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  JOBS=$(JOBS)  PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options'"
-	@echo "Interrupt and repeat a command: it resumes. The environment, .venv, is made by whatever needs it."
+	@echo "  make report                  one page of all runs, ours and the committed ones: tables, claims, figures"
+	@echo "  make notebooks               execute the notebooks on the newest runs"
+	@echo "  make bench                   speed, as shares of this machine's matrix-product peak"
+	@echo "  make test | test-slow        the tests (minutes) | those that train for longer"
+	@echo "  make lint | format           check style and types | mend the style"
+	@echo "  make clean                   remove the environment and caches; runs stay"
+	@echo
+	@echo "Variables: PROFILE=smoke|quick|standard|paper  MODELS=NAME,...|FILE.py:FUNCTION|all"
+	@echo "           DATASET=auto|mnist|...|digits|FILE.npz  SEED=$(SEED) (or 0-4)  RUNS=$(RUNS)  JOBS=$(JOBS)"
+	@echo "           PRECISION=float32|bfloat16  PYTHON=$(PYTHON)  ARGS='further options, see ARGS=--help'"
+	@echo "Interrupt and repeat a command: it resumes. Whatever needs the environment, .venv, makes it."
 
-# Brought up to date when the declared or the tested versions change; made anew where it is not whole or of another
-# Python. The mark is written last.
+# Updated when the declared or the tested versions change; made anew if it is incomplete or of another Python. The mark is
+# written last.
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python 3.11 to 3.13 is needed; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 ..." % v[:2])'
 	@[ -e $@ ] && [ "$$($(BIN)/python -V)" = "$$("$(PYTHON)" -V)" ] || "$(PYTHON)" -m venv --clear .venv
@@ -50,14 +53,14 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
-# Whoever asks for a Python by name shall not get another one's results.
+# Whoever asks for a Python by name must not get another one's results.
 ifeq ($(origin PYTHON),command line)
 $(READY): | python-asked-for
 endif
 .PHONY: python-asked-for
 python-asked-for:
 	@[ ! -e $(READY) ] || [ "$$($(BIN)/python -V)" = "$$("$(PYTHON)" -V)" ] || \
-	    { echo 'error: .venv is of another Python than $(PYTHON); `make clean` removes it' >&2; exit 2; }
+	    { echo 'error: .venv has another Python than $(PYTHON); `make clean` removes it' >&2; exit 2; }
 
 $(LINT): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lint]'
@@ -67,11 +70,11 @@ $(BOOKS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
 	@touch $@
 
-recognition-rotation recognition-upright generation-rotation generation-shift: $(READY)
+$(EXPERIMENTS): $(READY)
 	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
 	    --runs '$(RUNS)' --jobs '$(JOBS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
 
-# Of the committed results, and of the runs where there are any.
+# Of the committed results and, if there are any, of the runs.
 report: $(READY)
 	@mkdir -p '$(RUNS)'
 	@$(BIN)/python -m invariance report --runs '$(RUNS)' --runs experiments/results \

@@ -1,7 +1,7 @@
 """Do deep networks transfer what they learnt on some classes to others? Measured, not assumed.
 
-Importing this package is cheap: TensorFlow and Keras are loaded by the modules that compute. As soon as Keras is loaded,
-by anyone, the package's layers, losses, models and optimisers are registered with it, so that
+Importing this package is cheap: TensorFlow and Keras are loaded by the modules that compute. As soon as Keras is
+loaded, by anyone, the package's layers, losses, models and optimisers are registered with it, so that
 ``keras.saving.load_model`` finds them after a plain ``import invariance``.
 """
 
@@ -9,7 +9,6 @@ import importlib
 import os
 import pkgutil
 from types import ModuleType
-from typing import Any
 
 import wrapt
 

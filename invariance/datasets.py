@@ -48,8 +48,8 @@ DIGITS_SEED = 0
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _BY_HAND = (
     'To supply it by hand, prepare it on a machine with a network (python -c "import tensorflow_datasets as tfds; '
-    "tfds.load('{builder}', data_dir='DIR')\"), copy DIR here and set TFDS_DATA_DIR=DIR; or pass --dataset FILE.npz with "
-    "the arrays x_train, y_train, x_test, y_test"
+    "tfds.load('{builder}', data_dir='DIR')\"), copy DIR here and set TFDS_DATA_DIR=DIR; or pass --dataset FILE.npz "
+    "with the arrays x_train, y_train, x_test, y_test"
 )
 
 

@@ -1,8 +1,8 @@
 """One batched, bilinear, differentiable warp on `keras.ops`, and the transformations of images computed with it.
 
 Images are (batch, height, width, channels) of any dtype; all is computed in float32. Angles are in degrees, positive =
-counter-clockwise on the screen (rows run downwards). Shifts are in pixels, dy positive = downwards, dx positive = to the
-right.
+counter-clockwise on the screen (rows run downwards). Shifts are in pixels, dy positive = downwards, dx positive = to
+the right.
 """
 
 import math

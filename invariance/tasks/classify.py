@@ -392,7 +392,9 @@ class MeasuredRecognition(Measured):
             low, high = self.metrics["interval"][key]
             text = f"{each.title:8} {self.metrics[key]:.4f} (95 % over images {low:.4f} to {high:.4f})"
             if drawn:
-                text += f"  {drawn[key]['redraws']} redraws: mean {drawn[key]['mean']:.4f}, variance {drawn[key]['variance']:.2e}"
+                each_drawn = drawn[key]
+                text += f"  {each_drawn['redraws']} redraws: mean {each_drawn['mean']:.4f}"
+                text += f", variance {each_drawn['variance']:.2e}"
             found.append(text)
         return found + self.task.warnings(self.metrics)
 

@@ -152,8 +152,8 @@ class Generation(Task):
     def remarks(self, metrics: Mapping) -> list[str]:
         number = sum((metrics.get("images") or {}).values())
         return [
-            f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range of "
-            "the restricted classes, and their ratio, out/in."
+            f"Mean squared errors of drawn images, pixels in [-1, 1], {number:,} test images: in and out of the range "
+            "of the restricted classes, and their ratio, out/in."
         ]
 
     def summary(self, ratios: Mapping[str, float]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import require_count
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, length, overlap
-from invariance.tasks.columns import Column, log_odds, share
+from invariance.tasks.columns import Column, join, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.transforms import Shift
@@ -149,13 +149,17 @@ class Recognition(Task):
         ]
         if self.restricted:
             say = self.transformation.describe
-            ranges = [(n, p) for n, p in zip(("in", "out", "inv"), (self.inside, self.outside, self.inverted)) if p]
-            texts.append("; ".join(f"P_{name}: {say(pairs)}" for name, pairs in ranges) + ".")
+            ranges = {"P_in": self.inside, "P_out": self.outside, "P_inv": self.inverted}
+            texts.append("; ".join(f"{name}: {say(pairs)}" for name, pairs in ranges.items() if pairs) + ".")
         return texts
 
     def warnings(self, metrics: Mapping) -> list[str]:
         never = metrics.get("never_answers")
-        return [f"never answers {' or '.join(map(str, never))}"] if never else []
+        if not never:
+            return []
+        if len(never) + 1 == round(1 / metrics["chance"]):
+            return ["gives the same answer to every image"]
+        return [f"never answers {join(never, 'or')}"]
 
     def require_metrics(self, metrics: Mapping) -> None:
         if "p_test" not in metrics:

@@ -280,15 +280,11 @@ class Task:
         """A flat description, with ``kind``."""
         value = {"kind": self.kind, "ranges": self.ranges.to_json(), "excluded": list(self.excluded)}
         own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        listed = {
-            name: [list(pair) if isinstance(pair, tuple) else pair for pair in item]
-            if isinstance(item, tuple)
-            else item
-            for name, item in own.items()
-            # Fields that are zero were not there when the first runs were made.
-            if name not in ("transformation", "ranges", "excluded") and item != 0
-        }
-        return {**value, **listed, **self.transformation.to_json()}
+        for name, item in own.items():
+            # Fields that are zero did not exist when the first runs were made.
+            if name not in ("transformation", *value) and item != 0:
+                value[name] = [list(pair) for pair in item] if isinstance(item, tuple) else item
+        return {**value, **self.transformation.to_json()}
 
 
 def task_from_json(value: Mapping) -> Task:

@@ -10,12 +10,11 @@ P_test is the share of test images recognised; there are no restricted digits, h
 """
 
 import sys
-from dataclasses import replace
 
 from experiments.recognition_rotation import MODELS as ROTATED
 from experiments.recognition_rotation import TASK
 from invariance.cli import run_experiment
-from invariance.experiment import Entry, Experiment
+from invariance.experiment import Experiment
 from invariance.ranges import Ranges
 from invariance.tasks import Recognition
 from invariance.transforms import Rotation
@@ -24,13 +23,6 @@ from invariance.transforms import Rotation
 # the shifts five epochs reach .9927 (batches of 100) and .9929 (50), and learn the training images by heart.
 BATCH = 50
 EPOCH = 60_000 // BATCH
-
-
-def upright(entry: Entry, **changes) -> Entry:
-    """A model of the rotation experiment with the same budgets, but for the standard one."""
-    budgets = dict(entry.budgets)
-    budgets["standard"] = replace(budgets["standard"], **changes)
-    return replace(entry, budgets=budgets)
 
 
 EXPERIMENT = Experiment(
@@ -44,8 +36,9 @@ EXPERIMENT = Experiment(
         max_shift=2,
     ),
     models={
-        "capsnet_dr": upright(
-            ROTATED["capsnet_dr"],
+        # The budgets of the rotation experiment, but for the standard one.
+        "capsnet_dr": ROTATED["capsnet_dr"].with_budgets(
+            ["standard"],
             steps=5 * EPOCH,
             batch_size=BATCH,
             steps_per_epoch=EPOCH,

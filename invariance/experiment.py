@@ -8,8 +8,8 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -116,6 +116,15 @@ class Entry:
     def model_for(self, profile: str) -> Callable[..., Any]:
         """The builder used in a profile."""
         return self.variants.get(profile, self.model)
+
+    def with_budgets(self, profiles: Collection[str] = PROFILES, **changes: Any) -> Entry:
+        """The entry with other settings in the budgets of some profiles.
+
+        Raises:
+            ValueError: if a budget refuses one.
+        """
+        changed = {name: replace(budget, **changes) for name, budget in self.budgets.items() if name in profiles}
+        return replace(self, budgets={**self.budgets, **changed})
 
     def departures(self, profile: str) -> list[str]:
         """How a profile differs from the original budget, the profile `paper`: a phrase for each setting."""

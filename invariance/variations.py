@@ -73,19 +73,15 @@ class Variant:
             raise UserError(
                 f"--steps: the learning rate of {self.name} rises for {warmup:,} steps; more are needed; it is {steps:,}"
             )
-        return self.named(f"steps={steps}", entry=self._budget(profile, steps=steps))
+        return self.named(f"steps={steps}", entry=self.entry.with_budgets([profile], steps=steps))
 
     def with_learning_rate(self, profile: str, rate: float) -> Variant:
         """With another learning rate; its schedule stays."""
-        return self.named(f"learning_rate={rate}", entry=self._budget(profile, learning_rate=rate))
+        return self.named(f"learning_rate={rate}", entry=self.entry.with_budgets([profile], learning_rate=rate))
 
     def with_grid(self, profile: str, spacing: float | None) -> Variant:
         """Measured on another grid, under the same name."""
-        return replace(self, entry=self._budget(profile, grid_spacing=spacing))
-
-    def _budget(self, profile: str, **changes: Any) -> Entry:
-        budget = replace(self.entry.budgets[profile], **changes)
-        return replace(self.entry, budgets={**self.entry.budgets, profile: budget})
+        return replace(self, entry=self.entry.with_budgets([profile], grid_spacing=spacing))
 
     def corrected(self) -> Variant | None:
         """Without the original's errors; None if the model has none."""

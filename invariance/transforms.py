@@ -275,6 +275,76 @@ class Shift(Transformation):
         return ", ".join(f"{round(float(each)):+d}" for each in value)
 
 
+@dataclass(frozen=True)
+class Scaling(Transformation):
+    """Scaling about the image's centre by a factor, drawn log-uniformly; above 1 enlarges.
+
+    Grids are spaced in octaves: 1 is a factor of two.
+    """
+
+    name = "scaling"
+    parameter, unit, axis = "factor", "times", "scaling factor"
+    identity = 1.0
+    unblurred = (1.0,)
+    spacing = 0.1
+
+    def check(self, ranges: Ranges) -> None:
+        if any(low <= 0 for pairs in ranges.all for low, _ in pairs):
+            raise ValueError(f"Scaling factors must be positive. Received: {ranges}")
+
+    def to_coordinate(self, value: float) -> float:
+        return math.log2(value)
+
+    def from_coordinate(self, value: Tensor) -> Tensor:
+        return 2.0**value
+
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        from keras import ops
+
+        from invariance.warp import linear
+
+        inverse = 1.0 / ops.cast(parameters, "float32")
+        zero = ops.zeros_like(inverse)
+        return linear(images, (inverse, zero, zero, inverse), fill=fill)
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """log2 of the factors."""
+        from keras import ops
+
+        return ops.log2(ops.cast(parameters, "float32"))[:, None]
+
+    def text(self, value: Any) -> str:
+        return f"×{float(value):.2f}"
+
+
+@dataclass(frozen=True)
+class Shear(Transformation):
+    """Horizontal shear about the image's centre: pixels to the right per pixel upwards, as in italics."""
+
+    name = "shear"
+    parameter, unit, axis = "shear", "pixels per row", "shear, pixels to the right per pixel upwards"
+    unblurred = (0.0,)
+    spacing = 0.1
+
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        from keras import ops
+
+        from invariance.warp import linear
+
+        shear = ops.cast(parameters, "float32")
+        one, zero = ops.ones_like(shear), ops.zeros_like(shear)
+        return linear(images, (one, zero, shear, one), fill=fill)
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """The shear itself."""
+        from keras import ops
+
+        return ops.cast(parameters, "float32")[:, None]
+
+    def text(self, value: Any) -> str:
+        return f"{float(value):+.2f}"
+
+
 def transformation_from_json(name: str, value: Mapping) -> tuple[Transformation, dict]:
     """A transformation from its name and a flat mapping that holds its fields, and what else the mapping holds.
 

@@ -86,6 +86,13 @@ def p_inv(task: Recognition, classes: Sequence[int]) -> Average:
     return Average(dict.fromkeys(task.restricted, task.inverted))
 
 
+@metric("false_alarms", "false alarms")
+def false_alarms(task: Recognition, classes: Sequence[int]) -> Average:
+    """Share of the free classes' images that are taken for a restricted class, at the parameters of P_out."""
+    free = [label for label in classes if label not in task.restricted] if task.restricted else []
+    return Average(dict.fromkeys(free, task.outside), answers=task.restricted)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a classifier took the transformed test images for.

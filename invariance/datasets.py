@@ -41,6 +41,7 @@ TFDS = {
     "mnist": TfdsDataset("mnist"),
     "fashion_mnist": TfdsDataset("fashion_mnist"),
     "kmnist": TfdsDataset("kmnist"),
+    "emnist_letters": TfdsDataset("emnist/letters", transposed=True),
 }
 EMBEDDED = "digits"
 NAMES = ("auto", *TFDS, EMBEDDED, "FILE.npz")

@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -17,6 +18,15 @@ __version__ = "0.1.0"
 # TensorFlow turns its oneDNN kernels on by itself on AVX-512 machines only. On two AVX2 cores they train the reference
 # CNN 1.4 times as fast as the Eigen kernels. Read once, when TensorFlow is loaded; a value of the user's own wins.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def __getattr__(name: str) -> Any:
+    # What everybody needs, without loading it on import.
+    if name == "probe":
+        from invariance.probing import probe
+
+        return probe
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @wrapt.when_imported("keras")

@@ -141,7 +141,7 @@ def _by_parameter(predictions: Predictions, values: Any, task: Recognition) -> t
 def taken_for(predictions: Predictions, task: Recognition, title: str) -> Figure:
     """What the restricted classes are taken for, farthest from their training range."""
     labels = task.restricted
-    shares = predictions.taken_for(labels, task.inverted)
+    shares = predictions.taken_for(labels, task.farthest)
     figure, panels = plt.subplots(1, len(labels), figsize=(4.2 * len(labels), 3.2), sharey=True, squeeze=False)
     for panel, label, row in zip(panels[0], labels, shares, strict=True):
         colours = ["#009E73" if predicted == label else "#888888" for predicted in predictions.classes]
@@ -150,7 +150,7 @@ def taken_for(predictions: Predictions, task: Recognition, title: str) -> Figure
         images = predictions.images[predictions.classes.index(label)]
         panel.set(title=f"{label} ({images:,} images; green: correct)", xlabel="taken for", ylim=(0, 1.08))
     panels[0, 0].set_ylabel("share of images")
-    figure.suptitle(f"{title}: {join(labels)} {task.transformation.describe(task.inverted)}", y=1.02)
+    figure.suptitle(f"{title}: {join(labels)} {task.transformation.describe(task.farthest)}", y=1.02)
     return figure
 
 

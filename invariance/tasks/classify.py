@@ -352,17 +352,13 @@ class MeasuredRecognition(Measured):
             for transformations with one.
     """
 
+    task: Recognition
     classifier: Classifier
     data: Data
     classes: tuple[int, ...]
     predictions: Predictions
     metrics: dict
     accuracy_map: tuple[np.ndarray, np.ndarray] | None = None
-
-    @property
-    def task(self) -> Recognition:
-        """The task that was measured."""
-        return self.classifier.task
 
     @property
     def tables(self) -> dict[str, list[dict]]:
@@ -398,7 +394,7 @@ class MeasuredRecognition(Measured):
             found.append(text)
         return found + self.task.warnings(self.metrics)
 
-    def figures(self, title: str) -> Iterator[Any]:
+    def figures(self, title: str = "") -> Iterator[Any]:
         from invariance import figures
 
         task, predictions = self.task, self.predictions
@@ -457,9 +453,9 @@ class MeasuredRecognition(Measured):
                 yield picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
         chosen = [first(label, 24 // len(task.restricted)) for label in task.restricted]
         if rows := [row for rows in chosen for row in rows]:
-            span = [point for rows in chosen for point in middles(task.inverted, len(rows))]
+            span = [point for rows in chosen for point in middles(task.farthest, len(rows))]
             names = join(f"{label}s" for label in task.restricted)
-            yield picture("inverted", rows, span, f"{names} {task.transformation.describe(task.inverted)}")
+            yield picture("inverted", rows, span, f"{names} {task.transformation.describe(task.farthest)}")
         offsets = np.arange(-5, 6) * 0.05
         example = first(task.example(classes), 1)
         if example and hasattr(self.classifier.model, "decode"):
@@ -477,19 +473,18 @@ def measure(
     classes: Sequence[int],
     evaluation: Evaluation,
     progress: Progress | None = None,
-    pixels: tuple[float, float] = (0.0, 1.0),
 ) -> MeasuredRecognition:
     """Measures a classifier on the grid and, if asked to, with redraws.
 
     Args:
         task, data, classes, evaluation, progress: see `Task.measure`.
-        model, pixels: see `Classifier`.
+        model: see `Classifier`.
 
     Raises:
         UserError: if the model does not fit, or what is asked for cannot be measured.
     """
     images, labels = limited(data.x_test, data.y_test, evaluation.images_per_class)
-    classifier = Classifier(model, task, images.shape[1:], len(classes), pixels)
+    classifier = Classifier(model, task, images.shape[1:], len(classes), evaluation.pixels)
     classifier.check()
     # First what may be refused.
     drawn = redraws(classifier, images, labels, classes, evaluation, progress) if evaluation.redraws else None
@@ -509,4 +504,4 @@ def measure(
             return float(np.mean(answers == rows))
 
         over = over_both(points, accuracy, progress), points
-    return MeasuredRecognition(classifier, data, tuple(classes), predictions, metrics, over)
+    return MeasuredRecognition(task, classifier, data, tuple(classes), predictions, metrics, over)

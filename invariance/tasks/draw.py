@@ -330,6 +330,7 @@ class MeasuredGeneration(Measured):
             None for transformations with one.
     """
 
+    task: Generation
     autoencoding: Autoencoding
     data: Data
     classes: tuple[int, ...]
@@ -337,11 +338,6 @@ class MeasuredGeneration(Measured):
     errors: Errors
     metrics: dict
     error_map: tuple[int, np.ndarray, np.ndarray] | None = None
-
-    @property
-    def task(self) -> Generation:
-        """The task that was measured."""
-        return self.autoencoding.task
 
     @property
     def tables(self) -> dict[str, list[dict]]:
@@ -366,7 +362,7 @@ class MeasuredGeneration(Measured):
             found.append(f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}")
         return found
 
-    def figures(self, title: str) -> Iterator[Any]:
+    def figures(self, title: str = "") -> Iterator[Any]:
         from invariance import figures
 
         task, data, transformation = self.task, self.data, self.task.transformation
@@ -446,4 +442,4 @@ def measure(
         digit, points = task.example(classes), task.transformation.even(_MAP_POINTS, task.extent)
         encoded = EncodedImages(autoencoding, images[labels == digit][:_MAP_IMAGES])
         over = digit, over_both(points, lambda pair: float(encoded.errors(pair).mean()), progress), points
-    return MeasuredGeneration(autoencoding, data, tuple(classes), evaluation, errors, ratios(errors, task), over)
+    return MeasuredGeneration(task, autoencoding, data, tuple(classes), evaluation, errors, ratios(errors, task), over)

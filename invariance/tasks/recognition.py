@@ -29,8 +29,8 @@ class Recognition(Task):
     Args:
         transformation, ranges, excluded, inside, outside: see `Task`. (6 and 9 are excluded under rotation, because
             rotated they are taken for one another.)
-        inverted: the range of P_inv, farthest from the training range of the restricted classes; by default all that
-            is out of range.
+        inverted: the range of P_inv, farthest from the training range of the restricted classes; by default P_inv is
+            not measured.
         max_shift: training images are also shifted by up to so many whole pixels, up or down and left or right, a
             fresh shift for every drawing of an image. Test images never are.
 
@@ -48,7 +48,7 @@ class Recognition(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count(self, "max_shift")
-        self._set_range("inverted", self.outside)
+        self._set_range("inverted", ())
         for label, shown in self.ranges.restricted.items():
             for name in ("outside", "inverted"):
                 common = overlap(shown, getattr(self, name), self.transformation.period)
@@ -57,6 +57,11 @@ class Recognition(Task):
                         f"Argument `{name}` must lie outside the training range of class {label}. Received: "
                         f"{getattr(self, name)}, which shares {common:g} {self.transformation.unit} with {shown}"
                     )
+
+    @property
+    def farthest(self) -> Intervals:
+        """Where the restricted classes are looked at closely: the range of P_inv or, without one, of P_out."""
+        return self.inverted or self.outside
 
     @property
     def single_values(self) -> tuple[float, ...]:

@@ -30,6 +30,7 @@ class Evaluation:
         redraws: also measure with so many random drawings of the parameters, the published estimator; 0 for not.
         upright_last: of these drawings: see `classify.redraws`.
         seed: of these drawings, and of codes drawn at random for a figure.
+        pixels: what a classifier takes for black and for white.
         published: digit -> {parameter: published value}, drawn beside ours.
     """
 
@@ -38,6 +39,7 @@ class Evaluation:
     redraws: int = 0
     upright_last: int = 0
     seed: int = 0
+    pixels: tuple[float, float] = (0.0, 1.0)
     published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
 
 
@@ -49,6 +51,10 @@ class Measured:
     """
 
     metrics: dict
+    task: Task
+
+    def __str__(self) -> str:
+        return "\n".join([self.task.title(), *self.lines()])
 
     @property
     def tables(self) -> dict[str, list[dict]]:
@@ -63,12 +69,12 @@ class Measured:
         """Everything that was measured, line by line."""
         raise NotImplementedError
 
-    def figures(self, title: str) -> Iterator[Any]:
+    def figures(self, title: str = "") -> Iterator[Any]:
         """Draws one figure after the other: each has a ``name`` and a method ``save(folder)`` (`figures.Picture`)."""
         raise NotImplementedError
 
-    def save(self, folder: Path, title: str) -> None:
-        """Writes tables and figures into a run folder.
+    def save(self, folder: str | Path, title: str = "") -> None:
+        """Writes tables and figures into an existing folder.
 
         Raises:
             RunError: if the disk does not take them.
@@ -76,9 +82,9 @@ class Measured:
         from invariance.files import write_csv
 
         for name, rows in self.tables.items():
-            write_csv(folder / name, rows)
+            write_csv(Path(folder) / name, rows)
         for picture in self.figures(title):
-            picture.save(folder)
+            picture.save(Path(folder))
 
 
 @dataclass(frozen=True)

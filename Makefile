@@ -87,19 +87,20 @@ bench: $(READY)
 	@$(BIN)/python -m invariance bench $(ARGS)
 
 test: $(BOOKS)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 test-slow: $(BOOKS)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 -m slow $(ARGS)
 
 lint: $(LINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(LINT)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find invariance experiments tests -name __pycache__ -type d -exec rm -rf {} +

@@ -56,7 +56,7 @@ class Transformation:
     full: ClassVar[int] = 40
     ticks: ClassVar[tuple[float, ...]] = ()
 
-    # What a subclass defines.
+    # What a subclass defines, and what it may define.
 
     def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
         """Transforms each image by its parameters.
@@ -72,12 +72,14 @@ class Transformation:
         raise NotImplementedError
 
     def encode(self, parameters: Tensor) -> Tensor:
-        """The numbers that tell a decoder the parameters, (batch, numbers)."""
-        raise NotImplementedError
+        """The numbers that tell a decoder the parameters, (batch, numbers): by default the parameters themselves."""
+        from keras import ops
+
+        return ops.reshape(ops.cast(parameters, "float32"), (-1, self.numbers))
 
     def text(self, value: Any) -> str:
         """A parameter, one number or `dimensions` of them, as a caption."""
-        raise NotImplementedError
+        return f"{float(value):g}"
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(height, width, channels) of transformed images."""
@@ -304,8 +306,7 @@ class Scaling(Transformation):
         from invariance.warp import linear
 
         inverse = 1.0 / ops.cast(parameters, "float32")
-        zero = ops.zeros_like(inverse)
-        return linear(images, (inverse, zero, zero, inverse), fill=fill)
+        return linear(images, (inverse, 0.0, 0.0, inverse), fill=fill)
 
     def encode(self, parameters: Tensor) -> Tensor:
         """log2 of the factors."""
@@ -327,19 +328,9 @@ class Shear(Transformation):
     spacing = 0.1
 
     def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
-        from keras import ops
-
         from invariance.warp import linear
 
-        shear = ops.cast(parameters, "float32")
-        one, zero = ops.ones_like(shear), ops.zeros_like(shear)
-        return linear(images, (one, zero, shear, one), fill=fill)
-
-    def encode(self, parameters: Tensor) -> Tensor:
-        """The shear itself."""
-        from keras import ops
-
-        return ops.cast(parameters, "float32")[:, None]
+        return linear(images, (1.0, 0.0, parameters, 1.0), fill=fill)
 
     def text(self, value: Any) -> str:
         return f"{float(value):+.2f}"

@@ -74,7 +74,7 @@ def cosine_sine(degrees: Tensor) -> tuple[Tensor, Tensor]:
 
 def linear(
     images: Tensor,
-    matrix: tuple[Tensor, Tensor, Tensor, Tensor],
+    matrix: tuple[Tensor | float, Tensor | float, Tensor | float, Tensor | float],
     canvas: tuple[int, int] | None = None,
     fill: float = 0.0,
 ) -> Tensor:
@@ -82,7 +82,7 @@ def linear(
 
     Args:
         images: (batch, height, width, channels).
-        matrix: four tensors (batch,), a, b, c, d: the pixel at (row, column) relative to the centre of the result shows
+        matrix: a, b, c, d, each (batch,) or one number: the pixel at (row, column) relative to the centre of the result shows
             what the image has at (a row + b column, c row + d column) relative to its centre.
         canvas: (height, width) of the result; None for the images' own.
         fill: value outside the images.

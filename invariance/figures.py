@@ -19,7 +19,7 @@ from PIL import Image
 
 from invariance.files import replacing
 from invariance.ranges import Intervals, centred, contains
-from invariance.tasks.columns import join
+from invariance.wording import join
 
 if TYPE_CHECKING:
     from invariance.tasks import Generation, Recognition, Task

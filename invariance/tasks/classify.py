@@ -16,9 +16,9 @@ from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.ranges import Ranges, middles
 from invariance.tasks.batches import Batches, limited, mean_squared, one_line, over_both
-from invariance.tasks.columns import join
 from invariance.tasks.metrics import METRICS, Average, Predictions, proportions
 from invariance.tasks.task import Evaluation, Measured
+from invariance.wording import join
 
 if TYPE_CHECKING:
     from invariance.datasets import Data

@@ -47,9 +47,3 @@ def log_odds(value: float) -> float:
         ValueError, ZeroDivisionError: for 0 and 1.
     """
     return log(value / (1 - value))
-
-
-def join(labels: Any, word: str = "and") -> str:
-    """Labels as a phrase: "3", "3 and 4", "3, 4 and 5"."""
-    texts = list(map(str, labels))
-    return f" {word} ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

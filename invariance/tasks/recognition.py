@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import require_count
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, length, overlap
-from invariance.tasks.columns import Column, join, log_odds, share
+from invariance.tasks.columns import Column, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.transforms import Shift
+from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, complement, extent, intervals
-from invariance.tasks.columns import Column, join
+from invariance.tasks.columns import Column
 from invariance.transforms import Transformation, transformation_from_json
+from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Compiles parts of TensorFlow functions with XLA where that pays. Keras and TensorFlow are imported on use."""
+"""Compiles parts of TensorFlow functions with XLA where that is faster. Keras and TensorFlow are imported on use."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from invariance.typing import Tensor
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` as a TensorFlow function that XLA compiles."""
+    """``function`` as a TensorFlow function compiled by XLA."""
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
 
 
 def on_gpu() -> bool:
-    """Whether TensorFlow sees a GPU. On a CPU its own kernels run most networks faster than XLA's code."""
+    """Whether TensorFlow sees a GPU. On a CPU, its own kernels run most networks faster than code compiled by XLA."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 def tracing(tensor: Tensor) -> bool:
-    """Whether ``tensor`` belongs to a TensorFlow function being traced, so that compiling part of it pays.
+    """Whether ``tensor`` belongs to a TensorFlow function being traced, so that compiling part of it is worthwhile.
 
-    Eager calls come in many shapes, and each would be compiled separately.
+    Eager calls come in many shapes, each of which would be compiled separately.
     """
     import keras
 
@@ -44,6 +44,9 @@ def compiled_in_graph(function: Callable[..., Any], tensors: tuple[Tensor, ...],
         function: a module-level function; it is compiled once for each ``static``.
         tensors: its first arguments.
         static: its other arguments, hashable.
+
+    Returns:
+        What ``function`` returns.
     """
     if not tracing(tensors[0]):
         return function(*tensors, *static)

@@ -166,7 +166,7 @@ class Autoencoder(Declaration):
         """Operations of the decoder alone: the evaluation encodes each image once and decodes it at every parameter."""
         return sum(self._decoder_flops(output_shape, parameters))
 
-    def _layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
+    def layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
         yield from self._encoder_flops(input_shape)
         yield from self._decoder_flops(output_shape, parameters)
 

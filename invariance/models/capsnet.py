@@ -100,7 +100,7 @@ class CapsNet(Declaration):
     # Measured by `make bench`: the large convolution is computed in the frequency domain.
     speed_up = 2.6
 
-    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
+    def layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         # Convolutions are counted by definition, however they are computed. Routing, a hundredth of the total, is
         # counted as one product of primary capsules and weights.
         *size, channels = input_shape

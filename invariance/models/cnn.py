@@ -127,7 +127,7 @@ class CNN(Declaration):
         """The same network with the usual cross-entropy and no activation between the last layer and the softmax."""
         return replace(self, double_softmax=False, activate_last=False)
 
-    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
+    def layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         height, width, channels = input_shape
         for convolution in self.convolutions:
             height, width = ceil(height / convolution.stride), ceil(width / convolution.stride)

@@ -12,14 +12,14 @@ class Declaration:
     ``declaration(*arguments, learning_rate)`` builds and compiles the network. The arguments are (input_shape, classes)
     for a classifier and (input_shape, output_shape, parameters) for an autoencoder; the methods below take the same.
 
-    Floating-point operations are those of the matrix products for one image, two per multiply-add. A subclass defines
-    ``_layer_flops(*arguments)``, which yields those of each layer in a forward pass, in order.
+    Floating-point operations are those of the matrix products for one image, two per multiply-add.
     """
 
     # How many times as fast a training step is as its operations suggest, given the rate that other networks reach.
     speed_up: ClassVar[float] = 1.0
 
-    _layer_flops: Callable[..., Iterator[float]]
+    # Yields the operations of each layer in a forward pass, in order. Define it where the cost is to be forecast.
+    layer_flops: Callable[..., Iterator[float]]
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Builds and compiles the network: a `keras.Model`."""
@@ -27,11 +27,11 @@ class Declaration:
 
     def flops(self, *arguments: Any) -> float:
         """Operations of a forward pass."""
-        return sum(self._layer_flops(*arguments))
+        return sum(self.layer_flops(*arguments))
 
     def training_flops(self, *arguments: Any) -> float:
         """Operations of a training step: forward, and backward to all weights and to all inputs but the images."""
-        first, *others = self._layer_flops(*arguments)
+        first, *others = self.layer_flops(*arguments)
         return 2 * first + 3 * sum(others)
 
     def evaluation_flops(self, *arguments: Any) -> float:

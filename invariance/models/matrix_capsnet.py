@@ -127,7 +127,7 @@ class MatrixCapsNet(Declaration):
     # Measured by `make bench`: the routing is bound by memory.
     speed_up = 0.07
 
-    def _layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
+    def layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         # Routing, which takes nearly all of the time, is not a matrix product.
         first, second, third = (prod(size) for size in self._sizes(input_shape))
         yield 2.0 * first * 25 * input_shape[2] * self.filters

@@ -1,4 +1,4 @@
 """Routing between capsules: pure functions on tensors, without weights."""
 
-# `invariance._register` runs as soon as Keras is loaded. It must find none of these modules half imported.
+# `invariance._register` runs as soon as Keras is loaded, and must not find a module of this package half imported.
 import keras  # noqa: F401

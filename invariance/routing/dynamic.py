@@ -13,20 +13,20 @@ from invariance.typing import Tensor
 EPSILON = 1e-7
 
 
-def length(vectors: Tensor, axis: int = -1, keepdims: bool = False) -> Tensor:
+def length(vectors: Tensor, keepdims: bool = False) -> Tensor:
     """Length of vectors, with a finite gradient at zero (where the value is sqrt(1e-7)).
 
     Input shape: (..., dim). Output shape: (...), or (..., 1) with ``keepdims``.
     """
-    return ops.sqrt(ops.sum(ops.square(vectors), axis=axis, keepdims=keepdims) + EPSILON)
+    return ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=keepdims) + EPSILON)
 
 
-def squash(vectors: Tensor, axis: int = -1) -> Tensor:
+def squash(vectors: Tensor) -> Tensor:
     """Shrinks vectors to lengths below 1 and keeps their directions: eq. 1, |s| s / (1 + |s|^2).
 
     Input and output shape: (..., dim). Finite value and gradient at zero.
     """
-    norm = length(vectors, axis, keepdims=True)
+    norm = length(vectors, keepdims=True)
     return vectors * norm / (1.0 + ops.square(norm))
 
 

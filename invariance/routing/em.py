@@ -226,7 +226,8 @@ def _compiled(form: Form) -> Callable[..., Any]:
 
     @tf.custom_gradient
     def moments(votes, gain, beta_v, beta_a):
-        iterations, assignments = [], None
+        iterations: list[Any] = []
+        assignments = None
         for iteration in range(form.iterations):
             if iteration:
                 _, _, mean, variance, mass = iterations[-1]
@@ -236,7 +237,7 @@ def _compiled(form: Form) -> Callable[..., Any]:
 
         def gradient(*upstream):
             factors, products = [], []
-            d_gain, d_betas = 0.0, (tf.zeros_like(beta_v), tf.zeros_like(beta_a))
+            d_gain, d_betas = 0.0, [tf.zeros_like(beta_v), tf.zeros_like(beta_a)]
             for iteration in reversed(range(form.iterations)):
                 assignments, weights, mean, variance, mass = iterations[iteration]
                 d_mean, d_variance, d_mass = upstream

@@ -1,0 +1,238 @@
+"""What every layer must do: configuration, shapes, precision, errors, and its part in a model of one's own."""
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from invariance.layers.capsules import Length, Mask, PrimaryCapsules, RoutedCapsules
+from invariance.layers.fourier_conv2d import FourierConv2D
+from invariance.layers.fused_batch_normalization import FusedBatchNormalization
+from invariance.layers.large_dense import LargeDense
+from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.routing.em import Form
+from tests.helpers import assert_reached, noise
+
+PAPER = Form(2, 0.1, logistic=True, normalised=False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, shapes without the batch, and what it refuses."""
+
+    kind: type
+    arguments: dict
+    inputs: list[tuple]
+    outputs: list[tuple]
+    # Outputs are float32 under mixed precision; otherwise, as Keras' own layers, in the compute dtype.
+    float32: bool = True
+    positive: tuple[str, ...] = ()
+    # Shapes of the first input, and a phrase of the message.
+    refused: list[tuple] = field(default_factory=list)
+    message: str = ""
+
+    @property
+    def layer(self):
+        return self.kind(**self.arguments, name="mine")
+
+    def values(self, batch=4):
+        return [np.abs(noise(batch, *shape)) for shape in self.inputs]
+
+
+POSES = "(batch, height, width, capsules, 4, 4)"
+CASES = [
+    Case(
+        PrimaryCapsules,
+        {"channels": 3, "dimension": 4, "kernel_size": 5, "strides": 2},
+        [(11, 9, 2)],
+        [(4 * 3 * 3, 4)],
+        positive=("channels", "dimension", "kernel_size", "strides"),
+        refused=[(4, 9, 1), (9, 4, 1), (9, 9), (None, None, 1)],
+        message="(batch, height, width, channels), with height and width at least the kernel's 5",
+    ),
+    Case(
+        RoutedCapsules,
+        {"capsules": 3, "dimension": 5, "iterations": 2, "initializer": keras.initializers.RandomNormal(seed=3)},
+        [(6, 2)],
+        [(3, 5)],
+        positive=("capsules", "dimension", "iterations"),
+        refused=[(6,), (None, 2), (6, None), (3, 6, 2)],
+        message="(batch, in_capsules, in_dim)",
+    ),
+    Case(Length, {}, [(4, 3)], [(4,)]),
+    Case(Mask, {}, [(4, 2), (4,)], [(8,)]),
+    Case(
+        PrimaryMatrixCapsules,
+        {"capsules": 3, "bias_initializer": keras.initializers.TruncatedNormal(stddev=0.01, seed=3)},
+        [(4, 5, 6)],
+        [(4, 5, 3, 4, 4), (4, 5, 3)],
+        positive=("capsules",),
+    ),
+    Case(
+        ConvolutionalCapsules,
+        {"capsules": 4, "strides": 2, "form": Form(3, (0.1, 0.2, 0.3))},
+        [(5, 7, 3, 4, 4), (5, 7, 3)],
+        [(2, 3, 4, 4, 4), (2, 3, 4)],
+        positive=("capsules", "kernel_size", "strides"),
+        refused=[(2, 3, 5, 4, 4), (3, 2, 5, 4, 4), (3, 3, 5, 16)],
+        message=POSES + ", with height and width at least the kernel's 3",
+    ),
+    Case(
+        ClassCapsules,
+        {"capsules": 5, "start": (0.1, 0.2), "step": (0.3, 0.4), "together": True, "form": PAPER},
+        [(3, 2, 4, 4, 4), (3, 2, 4)],
+        [(5, 18), (5,)],
+        positive=("capsules",),
+        refused=[(3, 3, 5, 16)],
+        message=POSES,
+    ),
+    Case(FusedBatchNormalization, {"momentum": 0.7, "epsilon": 1e-2}, [(5, 4, 3)], [(5, 4, 3)], float32=False),
+    Case(LargeDense, {"units": 5, "activation": "tanh", "use_bias": False}, [(7,)], [(5,)], float32=False),
+    Case(
+        FourierConv2D,
+        {"filters": 32, "kernel_size": 5, "strides": 2, "activation": "relu"},
+        [(10, 9, 32)],
+        [(3, 3, 32)],
+        float32=False,
+    ),
+]
+EVERY_LAYER = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind.__name__)
+
+
+def several(outputs):
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+@EVERY_LAYER
+def test_config_round_trip(case):
+    layer = case.layer
+    serialised = layers.serialize(layer)
+    assert serialised["registered_name"] == f"invariance>{case.kind.__name__}"
+    again = layers.deserialize(serialised)
+    assert type(again) is case.kind and again.get_config() == layer.get_config() and again.name == "mine"
+    for name, value in case.arguments.items():
+        if isinstance(value, (int, tuple, Form)):
+            assert getattr(again, name) == getattr(layer, name), name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.float32], ids=lambda case: case.kind.__name__)
+def test_arguments_and_weights_are_those_of_keras_layer(case):
+    parent = case.kind.__mro__[1](**case.arguments, name="mine")
+    layer = case.layer
+    assert layer.get_config() == parent.get_config()
+    for each in (layer, parent):
+        each.build((None, *case.inputs[0]))
+    assert [weight.path for weight in layer.weights] == [weight.path for weight in parent.weights]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, "3", True, None])
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [(case, name) for case in CASES for name in case.positive],
+    ids=lambda value: getattr(getattr(value, "kind", None), "__name__", value),
+)
+def test_wrong_arguments_are_refused(case, name, wrong):
+    with pytest.raises(ValueError, match=rf"^Argument `{name}` must be a positive integer") as refused:
+        case.kind(**{**case.arguments, name: wrong})
+    assert str(refused.value).endswith(repr(wrong))
+
+
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [(case, shape) for case in CASES for shape in case.refused],
+    ids=lambda value: value.kind.__name__ if isinstance(value, Case) else str(value),
+)
+def test_wrong_inputs_are_refused_in_one_line(case, shape):
+    with pytest.raises(ValueError) as refused:
+        case.layer(keras.Input(shape), *(keras.Input(other) for other in case.inputs[1:]))
+    text = str(refused.value)
+    assert "\n" not in text and case.message in text and text.endswith(f"_shape={(None, *shape)}")
+
+
+@EVERY_LAYER
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_shapes_and_precision(case, policy, request):
+    if policy != "float32":
+        request.getfixturevalue("bfloat16")
+    layer, expected = case.layer, "float32" if case.float32 or policy == "float32" else "bfloat16"
+    outputs = several(layer(*case.values()))
+    symbolic = several(case.layer(*(keras.Input(shape, dtype="float32") for shape in case.inputs)))
+    assert [part.shape for part in outputs] == [(4, *shape) for shape in case.outputs]
+    assert [part.shape for part in symbolic] == [(None, *shape) for shape in case.outputs]
+    for part in (*outputs, *symbolic):
+        assert keras.backend.standardize_dtype(part.dtype) == expected
+    if len(case.outputs) == 1:
+        assert layer.compute_output_shape(*((4, *shape) for shape in case.inputs)) == (4, *case.outputs[0])
+    assert all(weight.dtype == "float32" for weight in layer.weights)
+
+
+# In a model of one's own
+
+
+def capsules():
+    """Two layers of routing and a decoder of one dense layer; labels are an input."""
+    images, labels = keras.Input((9, 9, 1)), keras.Input((), dtype="int32")
+    x = PrimaryCapsules(2, 4, kernel_size=5, strides=2)(images)
+    x = RoutedCapsules(6, 4, iterations=2)(x)
+    x = RoutedCapsules(3, 5)(x)
+    scores = Length()(x)
+    mask, decode = Mask(), layers.Dense(3)
+    return keras.Model([images, labels], [scores, decode(mask(x, scores)), decode(mask(x, scores, labels))])
+
+
+def matrix_capsules():
+    images = keras.Input((4, 3, 2))
+    x = PrimaryMatrixCapsules(3)(images)
+    x = ConvolutionalCapsules(4, 2, 2, form=Form(2, 0.1))(*x)
+    form = Form(1, 0.1, logistic=True, normalised=False)
+    poses, activations = ClassCapsules(3, (0.1, 0.3), (0.2, 0.05), together=True, form=form)(*x)
+    return keras.Model(images, [layers.Dense(3)(layers.Flatten()(poses)), activations])
+
+
+def faster_layers():
+    images = keras.Input((8, 8, 32))
+    x = FusedBatchNormalization(momentum=0.5)(FourierConv2D(32, 5, use_bias=False)(images))
+    return keras.Model(images, layers.Dense(3)(LargeDense(6, "relu")(layers.Flatten()(x))))
+
+
+@pytest.mark.parametrize("build", [capsules, matrix_capsules, faster_layers])
+def test_own_model_trains_and_is_saved_and_loaded(tmp_path, build):
+    keras.utils.set_random_seed(0)
+    model = build()
+    images = tf.constant(np.abs(noise(16, *model.inputs[0].shape[1:])))
+    inputs = [images, tf.constant([0, 1, 2, 0] * 4)][: len(model.inputs)]
+    inputs = inputs if len(inputs) > 1 else inputs[0]
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            value = sum(tf.reduce_sum(part**2) for part in several(model(inputs, training=True)))
+        return tape.gradient(value, [weight.value for weight in model.trainable_weights])
+
+    eager = gradients()
+    assert_reached(eager, model.trainable_weights)
+    # In a graph parts are compiled by XLA: float32 sums over positions and images, in a different order.
+    for one, other in zip(tf.function(gradients)(), eager, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * max(1.0, np.abs(other).max()))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for one, other in zip(loaded.layers, model.layers, strict=True):
+        assert type(one) is type(other) and one.get_config() == other.get_config()
+    for one, other in zip(several(loaded(inputs)), several(model(inputs)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # Keras' own loops, with a last batch of another size.
+    loaded.compile("sgd", ["mse"] * len(model.outputs), jit_compile=False)
+    targets = [np.eye(3)[[0, 1, 2, 0] * 4]] * len(model.outputs)
+    history = loaded.fit(inputs, targets, batch_size=12, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    predicted = several(loaded.predict(inputs, batch_size=12, verbose=0))
+    assert [part.shape for part in predicted] == [(16, 3)] * len(targets)
+
+
+def test_capsules_train_compiled_by_xla_as_a_whole():
+    model = capsules()
+    model.compile("sgd", ["mse"] * 3, jit_compile=True)
+    inputs = [np.abs(noise(5, 9, 9, 1)), np.array([0, 1, 2, 0, 1])]
+    assert np.isfinite(model.train_on_batch(inputs, [np.eye(3)[inputs[1]]] * 3)).all()

@@ -1,1 +1,1 @@
-"""One declaration a file: what is run, for how long, and what the original reports for it."""
+"""One declaration per file: what is run, for how long, and what the original reports."""

@@ -1,22 +1,23 @@
 """Recognition under rotation: are 3 and 4, shown within +/-45 degrees, recognised at the other angles?
 
 Article: A. Potapov, "Can Deep Networks Learn Invariants?" (2018), and singnet/semantic-vision,
-    experiments/invariance. Digits 6 and 9 are left out (8 classes, chance .125); all digits but 3 and 4 are shown at
-    every angle.
+    experiments/invariance. Digits 6 and 9 are left out (8 classes, chance .125); all digits except 3 and 4 are shown
+    at every angle.
 Number to expect: cnn_00 P_test .989, P_in .991, P_out .212, P_inv .003 (see published.py for all).
 Run:  make recognition-rotation [PROFILE=quick] [MODELS=cnn_00,cnn_bn_00|all] [SEED=0]
       python -m experiments.recognition_rotation --help
 
-Departures from the original, in every profile: angles end at 45 and 315 degrees, where the original's program draws one
-degree more than its text says; weights start as Keras' layers do (Glorot uniform). As the original's published numbers,
-ours are those of the final model: no checkpoint is chosen on the test set.
-Profiles other than `paper` also change steps and learning rate, as declared below; the program prints how.
+Departures from the original, in every profile: angles end at 45 and 315 degrees (the original's program draws one
+degree more than its text says); weights are initialised as in Keras (Glorot uniform). Like the published numbers, ours
+are those of the final model: no checkpoint is chosen on the test set.
+Profiles other than `paper` also change steps and learning rate, as declared below; the program prints the changes.
 """
 
 import sys
 from dataclasses import replace
 
 from experiments.article import published, unrotated_images
+from experiments.article.committed import Text
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.capsnet import CapsNet
@@ -44,16 +45,16 @@ EPOCH = 376
 
 # The original: 300 epochs, learning rate 1e-4 times 0.9 every 10,000 steps.
 PAPER = Budget(300 * EPOCH, 128, EPOCH, 1e-4, decay_rate=0.9, decay_steps=10_000)
-# Shorter trainings rise to a larger learning rate and fall along a cosine to zero. Above 5e-4 the
-# double softmax leaves whole classes unlearned for long. The plain networks learn more slowly; theirs are longer.
+# Shorter runs warm up to a larger learning rate, which falls along a cosine to zero. Above 5e-4 the double softmax
+# leaves whole classes unlearned for a long time. The plain networks learn more slowly and are trained for longer.
 STANDARD = replace(PAPER, steps=30 * EPOCH, learning_rate=4e-4, decay_rate=1.0, decay_steps=1, warmup_steps=EPOCH // 2)
 QUICK = replace(STANDARD, steps=9 * EPOCH // 4, steps_per_epoch=94, grid_spacing=15, images_per_class=250)
 LONGER = {"standard": replace(STANDARD, steps=36 * EPOCH), "quick": replace(QUICK, steps=9 * EPOCH // 2)}
-# With 30 epochs cnn_bn_00 stops at .985 and is still learning.
+# After 30 epochs cnn_bn_00 is still improving.
 LONGEST = {"standard": replace(STANDARD, steps=40 * EPOCH)}
-# The pooled networks keep all 28 x 28 positions: twenty times the work of the others, for training and for evaluation.
-# A step changes what the 100,000 values before the dense layer add up to sixteen times as much as in the others. With
-# their learning rate cnn_pool_00 lost a class for good (2; P_test .82 after 5 epochs, .96 with the original's rate).
+# The pooled networks keep all 28 x 28 positions, which costs twenty times as much in training and evaluation. A step
+# changes the sum of the 100,000 values before the dense layer sixteen times as much as in the others: with their
+# learning rate, cnn_pool_00 never learns one of the classes.
 POOLED = {
     "standard": replace(STANDARD, steps=10 * EPOCH, learning_rate=PAPER.learning_rate, grid_spacing=22.5),
     "quick": replace(QUICK, learning_rate=PAPER.learning_rate),
@@ -64,12 +65,12 @@ SMOKE = replace(
 
 
 def cnn(*convolutions, budgets=None, narrow=1, **arguments) -> Entry:
-    """A CNN of the original with the budgets of all CNNs, but for those in ``budgets``.
+    """A CNN of the original with the budgets of all CNNs, except those in ``budgets``.
 
     In the profiles `smoke` and `quick` it has ``1 / narrow`` of its filters.
 
-    Batch norm's moving averages lag 1 / (1 - decay) steps behind: with the original's .999, a network of a thousand
-    steps is measured with statistics of its beginnings, and recognises nothing.
+    The moving averages of batch norm lag 1 / (1 - decay) steps behind. With the original's .999, a network trained for
+    a thousand steps is measured with the statistics of its first steps, and recognises nothing.
     """
     model = CNN(convolutions, **arguments)
     variants = {}
@@ -82,18 +83,18 @@ def cnn(*convolutions, budgets=None, narrow=1, **arguments) -> Entry:
         }
     usual = {"smoke": SMOKE, "quick": QUICK, "standard": STANDARD, "paper": PAPER}
     if budgets is None:
-        # With dropout alone, half of it leaves a class out in `quick`.
+        # With dropout but no batch norm, half of this budget leaves a class unlearned in `quick`.
         budgets = {} if model.batch_norm else {"quick": LONGER["quick"]} if model.dropout else LONGER
     return Entry(model, usual | budgets, variants)
 
 
 def strided(*filters):
-    """Convolutions k4 s2 with these numbers of filters."""
+    """Convolutions with kernel 4, stride 2 and these numbers of filters."""
     return tuple(Convolution(number, 4, 2) for number in filters)
 
 
 def pooled(*filters):
-    """Convolutions k5 s1, each with a max-pooling window of 2, stride 1."""
+    """Convolutions with kernel 5, stride 1 and these numbers of filters, each with max pooling (window 2, stride 1)."""
     return tuple(Convolution(number, 5, 1, pool=2) for number in filters)
 
 
@@ -116,7 +117,7 @@ CAPSULE_QUICK = replace(
 
 
 def capsnet_dr() -> Entry:
-    """CapsNet with dynamic routing; narrower than published where a run is to take a minute."""
+    """CapsNet with dynamic routing; narrower than published in `smoke` and `quick`."""
     model = CapsNet()
     narrow = replace(model, filters=64, primary_channels=8)
     return Entry(
@@ -131,8 +132,8 @@ def capsnet_dr() -> Entry:
     )
 
 
-# Matrix capsules: 100 "epochs" of 1,200 batches of 50, learning rate 1e-3 throughout. Transformation matrices begin
-# with a standard deviation of one, so shorter trainings need far larger rates than other networks.
+# Matrix capsules: 100 "epochs" of 1,200 batches of 50, constant learning rate 1e-3. The transformation matrices are
+# initialised with a standard deviation of one, so shorter runs need far larger rates than other networks.
 MATRIX_EPOCH = 1200
 MATRIX_PAPER = Budget(100 * MATRIX_EPOCH, 50, MATRIX_EPOCH, 1e-3, grid_spacing=11.25)
 MATRIX_STANDARD = replace(MATRIX_PAPER, steps=10 * MATRIX_EPOCH, learning_rate=1e-2, warmup_steps=MATRIX_EPOCH // 4)
@@ -150,7 +151,7 @@ MATRIX_QUICK = replace(
 def capsnet_em() -> Entry:
     """Matrix capsules with EM routing.
 
-    The spread loss' margin grows in 20 steps from .2 to .9; in shorter trainings it does so within their first 80 %.
+    The margin of the spread loss grows in 20 steps from .2 to .9, in shorter runs within their first 80 %.
     """
     model = MatrixCapsNet()
     narrow = replace(
@@ -195,78 +196,89 @@ MODELS = {
 
 DEVIATIONS = (
     (
-        "Profiles shorter than `paper` train for fewer steps, with larger learning rates that rise at first and fall "
-        "along a cosine; batch norm's moving averages decay faster",
-        "300 epochs take days on two cores; a moving average of 1,000 steps would not have settled",
+        "Profiles shorter than `paper` train for fewer steps, with larger learning rates (linear warm-up, cosine "
+        "decay); the moving averages of batch norm decay faster",
+        "300 epochs take hours to days on two cores; a moving average over 1,000 steps would not converge",
     ),
     (
-        "The restricted range is [-45, 45] degrees, in training and measurements, the others begin and end there",
-        "the original's program draws from [-45, 46), [46, 315) and [135, 226), which its text does not say",
+        "The restricted range is [-45, 45] degrees in training and evaluation; the other ranges begin and end there",
+        "the original's program draws from [-45, 46), [46, 315) and [135, 226), unlike its text",
     ),
-    ("Weights start as Keras' layers do (Glorot uniform)", "the original's initialisers belong to TensorFlow 1"),
+    ("Weights are initialised as in Keras (Glorot uniform)", "the original's initialisers belong to TensorFlow 1"),
     (
-        "The test set is not looked at while training",
-        "the original measures after each epoch (the last batch turned by the labels of the one before) and keeps the "
-        "best network; its published numbers come from the final one and from another program",
+        "The test set is not used during training",
+        "the original evaluates after each epoch (with the last batch rotated by the labels of the previous one) and "
+        "keeps the best network; its published numbers come from the final network and from another program",
     ),
-    (
-        "A step that is not finite stops the run (capsnet_em)",
-        "the original skipped such steps silently",
-    ),
+    ("A loss that is not finite stops the run (capsnet_em)", "the original silently skipped such steps"),
     (
         "The four numbers come from an even grid of angles, not from repeated random drawings",
-        "the same expectation without the noise of the drawings; `evaluate --redraws` has the original's estimator",
+        "the expectation is the same, without the noise of the drawings; `evaluate --redraws` is the original's "
+        "estimator",
     ),
     (
-        "All 1,992 images of 3 and 4 are turned for P_out and P_inv",
-        "to judge by mean and variance, those published of the networks with dropout were measured with the last 72 "
-        "upright, a constant of .036 (`python -m experiments.article.unrotated_images`)",
+        f"All {unrotated_images.IMAGES:,} images of 3 and 4 are rotated for P_out and P_inv",
+        "judging by mean and variance, the published numbers of networks with dropout were measured with the last "
+        f"{unrotated_images.UNROTATED} upright, which adds about {unrotated_images.SHARE:.3f} "
+        "(`python -m experiments.article.unrotated_images`)",
     ),
 )
 
 
-def _free_digits(model):
-    """The published share of the 6,041 images of free digits, from P_test of all and P_in of the other 1,992."""
-    four = published.RECOGNITION_ROTATION[model]
-    return (8033 * four["p_test"] - unrotated_images.IMAGES * four["p_in"]) / (8033 - unrotated_images.IMAGES)
+TEST_IMAGES = 8033
 
 
-_PLAIN = [_free_digits(model) for model in ("cnn_00", "cnn_01", "cnn_02", "cnn_dropout_01")]
+def _free_digits(model: str) -> float:
+    """The published accuracy on the free digits, computed from P_test of all digits and P_in of 3 and 4."""
+    known, restricted = published.RECOGNITION_ROTATION[model], unrotated_images.IMAGES
+    return (TEST_IMAGES * known["p_test"] - restricted * known["p_in"]) / (TEST_IMAGES - restricted)
 
 
-def _turned(model):
-    """What the published P_out of a network with dropout would be, had all images been turned."""
+def _finding(*sentences: str, **values) -> Text:
+    return Text(" ".join(sentences), "recognition_rotation/mnist", **values)
+
+
+def _grows(metric: str, model: str, steps: int) -> str:
+    """A sentence about a model that was also trained for fewer steps."""
+    short, long = f"standard/{model}+steps={steps}", f"standard/{model}"
     return (
-        f"Without {unrotated_images.LEFT} images that, to judge by its variances, were not turned (as many as are left over "
-        f"from the original's batches), it is {share(unrotated_images.without(model)['p_out'])} (`python -m "
-        "experiments.article.unrotated_images`). "
+        f"It grows with training: {model} has {{{short}:{metric}}} after {steps:,} steps and {{{long}:{metric}}} after "
+        f"{{{long}:budget.steps}}; the original took {PAPER.steps:,}."
     )
 
 
-GROWING = (
-    "P_out also grows with training: cnn_bn_01 has .1892 with 2,820 steps (7.5 epochs) and .2175 with 11,280; the "
-    "original took 112,800."
-)
+def _p_out(model: str, grows: str) -> Text:
+    rotated = share(unrotated_images.without_unrotated(model)["p_out"])
+    unrotated = (
+        f"According to the published variances, {unrotated_images.UNROTATED} images (as many as the original's batches "
+        f"leave over) were not rotated; without them the published number is {rotated} (`python -m "
+        "experiments.article.unrotated_images`)."
+    )
+    return _finding(unrotated, grows)
 
-POOLED_GROWING = (
-    "It grows with training: cnn_pool_00 has {} with 940 steps (2.5 epochs) and {} with 3,760; the original took "
-    "112,800."
-)
+
+_OTHERS = [share(_free_digits(model)) for model in ("cnn_00", "cnn_01", "cnn_02", "cnn_dropout_01")]
 
 FINDINGS = {
     **{
         model: {
-            "p_test": POOLED_GROWING.format(".9438", ".9682"),
-            "p_out": _turned(model) + POOLED_GROWING.format(".1468", ".1798"),
+            "p_test": _finding(_grows("p_test", "cnn_pool_00", 940)),
+            "p_out": _p_out(model, _grows("p_out", "cnn_pool_00", 940)),
         }
         for model in ("cnn_pool_00", "cnn_pool_01", "cnn_pool_02")
     },
-    **{model: {"p_out": _turned(model) + GROWING} for model in ("cnn_dropout_01", "cnn_bn_00", "cnn_bn_02")},
+    **{
+        model: {"p_out": _p_out(model, _grows("p_out", "cnn_bn_01", 2820))}
+        for model in ("cnn_dropout_01", "cnn_bn_00", "cnn_bn_02")
+    },
     "cnn_dropout_00": {
-        "p_test": "The published number and its variance are those of cnn_bn_01 to all 16 digits: one is a copy. "
-        f"With P_in it makes {share(_free_digits('cnn_dropout_00'))} of the unrestricted digits, for the other "
-        f"networks without batch norm {share(min(_PLAIN))} to {share(max(_PLAIN))}: most likely this one is it. With "
-        "the original's 300 epochs (profile `paper`) ours is .9894."
+        "p_test": _finding(
+            "The published mean and variance equal those of cnn_bn_01 in all 16 digits, so one of them is a copy.",
+            f"Combined with P_in, the number implies {share(_free_digits('cnn_dropout_00'))} on the free digits, "
+            f"against {min(_OTHERS)} to {max(_OTHERS)} for the other networks without batch norm: most likely this one "
+            "is the copy.",
+            "With the original's budget (profile `paper`) ours is {paper/cnn_dropout_00:p_test}.",
+        )
     },
 }
 

@@ -1,12 +1,12 @@
-"""Recognition of upright digits: the plain task, to see that the capsule networks are what their papers describe.
+"""Recognition of upright digits: the plain task, to check the capsule networks against their papers.
 
 Papers: Sabour, Frosst and Hinton, "Dynamic Routing Between Capsules" (2017); Hinton, Sabour and Frosst, "Matrix
-    Capsules with EM Routing" (2018). All ten digits, none of them turned; training images are moved by up to two pixels
-    either way, as in the first paper.
+    Capsules with EM Routing" (2018). All ten digits, unrotated; training images are shifted by up to two pixels in each
+    direction, as in the first paper.
 Number to expect: capsnet_dr .993 within five epochs; capsnet_em .993 after the original's 100.
 Run:  make recognition-upright PROFILE=standard [MODELS=capsnet_dr] [SEED=0]
 
-P_test is the share of test images recognised; there are no restricted digits, hence no P_in, P_out, P_inv.
+P_test is the accuracy; without restricted digits there is no P_in, P_out or P_inv.
 """
 
 import sys
@@ -19,8 +19,8 @@ from invariance.ranges import Ranges
 from invariance.tasks import Recognition
 from invariance.transforms import Rotation
 
-# 60,000 training images in batches of 50: twice the updates of the batches of 100 that the rotated digits have. Without
-# the shifts five epochs reach .9927 (batches of 100) and .9929 (50), and learn the training images by heart.
+# 60,000 training images in batches of 50: twice as many updates an epoch as with the rotated digits' batches of 100.
+# Without the shifts the network memorises the training images within these five epochs.
 BATCH = 50
 EPOCH = 60_000 // BATCH
 
@@ -36,13 +36,13 @@ EXPERIMENT = Experiment(
         max_shift=2,
     ),
     models={
-        # The budgets of the rotation experiment, but for the standard one.
+        # The budgets of the rotation experiment, except the standard one.
         "capsnet_dr": ROTATED["capsnet_dr"].with_budgets(
             ["standard"],
             steps=5 * EPOCH,
             batch_size=BATCH,
             steps_per_epoch=EPOCH,
-            # With a tenth of an epoch and 1.5e-3 the capsules, whose first lengths are 1e-4, stay at chance.
+            # With a shorter warm-up the capsules, whose initial lengths are 1e-4, may stay at chance.
             warmup_steps=EPOCH // 2,
         ),
         "capsnet_em": ROTATED["capsnet_em"],

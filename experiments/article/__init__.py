@@ -1,1 +1,1 @@
-"""What belongs to the article: its published numbers, its claims, and analyses of its numbers."""
+"""The article: its published numbers, its claims, and analyses of both against the committed runs."""

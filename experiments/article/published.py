@@ -1,4 +1,4 @@
-"""Every published number, typed once. None of ours is ever written here.
+"""Every published number, typed once. None of ours belongs here.
 
 Sources:
     ARTICLE: A. Potapov, "Can Deep Networks Learn Invariants?" (2018).
@@ -10,8 +10,8 @@ def _four(p_test, p_in, p_out, p_inv):
     return {"p_test": p_test, "p_in": p_in, "p_out": p_out, "p_inv": p_inv}
 
 
-# REPOSITORY. 1000 drawings of the angles for one trained model each: mean, variance of a drawing. (P_test of
-# cnn_dropout_00 and of cnn_bn_01 are the same to the last of 16 digits there, and so are their variances.)
+# REPOSITORY. (mean, variance between drawings) over 1000 drawings of the angles, for one trained model each. (P_test of
+# cnn_dropout_00 and cnn_bn_01 agree in all 16 digits there, and so do their variances.)
 RECOGNITION_DRAWINGS = {
     "cnn_00": _four((0.988739, 4.258e-7), (0.991266, 1.544e-6), (0.211825, 8.764e-5), (0.003055, 7.668e-7)),
     "cnn_01": _four((0.990410, 4.133e-7), (0.993810, 1.582e-6), (0.232916, 8.484e-5), (0.007555, 1.782e-6)),
@@ -26,7 +26,7 @@ RECOGNITION_DRAWINGS = {
     "cnn_pool_02": _four((0.992737, 3.246e-7), (0.997876, 4.182e-7), (0.264528, 8.123e-5), (0.042936, 1.341e-6)),
 }
 
-# REPOSITORY. The means, of the CNNs over 1000 and of the capsule networks over 100 drawings.
+# REPOSITORY. Means over 1000 drawings for the CNNs, over 100 for the capsule networks.
 RECOGNITION_ROTATION = {
     **{model: {key: mean for key, (mean, _) in numbers.items()} for model, numbers in RECOGNITION_DRAWINGS.items()},
     "capsnet_dr": _four(0.991, 0.996, 0.249, 0.009),
@@ -35,7 +35,7 @@ RECOGNITION_ROTATION = {
 
 
 def _errors(of_4, of_9, others):
-    """Mean squared errors (in, out) and their ratio for 4 and 9, and the least and largest ratio of the others."""
+    """Mean squared errors (in, out) and their ratio for 4 and 9, and the smallest and largest ratio of the others."""
     return {
         "mse_in": {4: of_4[0], 9: of_9[0]},
         "mse_out": {4: of_4[1], 9: of_9[1]},

@@ -1,17 +1,19 @@
-"""A constant in the published P_out and P_inv of the networks with dropout: ``python -m experiments.article.unrotated_images``.
+"""A constant in the published P_out and P_inv of networks with dropout.
+
+``python -m experiments.article.unrotated_images`` prints the published numbers with and without it.
 
 The original drew the angles of N = 1992 images of 3 and 4 a thousand times and published mean P and variance V of the
-share that was recognised. Image i is recognised in a drawing with some probability p_i, independently of the others:
+accuracy. In each drawing, image i is recognised with some probability p_i, independently of the others:
 
-    P = sum p_i / N,  V = sum p_i (1 - p_i) / N^2,  therefore  sum p_i^2 / N = P - N V,
+    P = sum p_i / N,  V = sum p_i (1 - p_i) / N^2,  therefore  sum p_i^2 / N = P - N V.
 
-the mean square of the p_i, from published numbers alone. Images that are recognised at whatever angle is drawn add
-their share of all images to it; what is seldom recognised adds next to nothing.
+So the published numbers alone give the mean square of the p_i. An image that is recognised whatever angle is drawn adds
+1 / N to it; images that are rarely recognised add next to nothing.
 
-That mean square is .036 to .041 upside down for each of the eight networks with dropout, and .004 or less for the three
-without. The original evaluates batches of 120 images; of 1992 there remain 72, a share of .0361. The program it
-publishes turns these like the others. The numbers say that when networks with dropout were measured, the last 72 were
-not turned out of the training range. To see what that does to a network of ours:
+Upside down this mean square is .036 to .041 for each of the eight networks with dropout, and at most .004 for the three
+without. The original evaluates in batches of 120 images, which leaves 72 of 1992, a share of .036. The published
+program rotates these like all others, but according to the numbers, the last 72 were not rotated out of the training
+range when the networks with dropout were measured. To see the effect on one of our networks:
 
     python -m invariance evaluate RUN_FOLDER --redraws 1000 --upright-last 72
 """
@@ -19,59 +21,58 @@ not turned out of the training range. To see what that does to a network of ours
 from collections.abc import Mapping
 
 from experiments.article import published
+from invariance.report.table import markdown_table
 from invariance.tasks.columns import share
 
 IMAGES = 1992
 BATCH = 120
-LEFT = IMAGES % BATCH
-SHARE = LEFT / IMAGES
+UNROTATED = IMAGES % BATCH
+SHARE = UNROTATED / IMAGES
 
 
 def mean_square(mean: float, variance: float, images: int = IMAGES) -> float:
-    """The mean square over the images of the probability to be recognised.
+    """The mean square, over the images, of the probability of being recognised.
 
     Args:
-        mean: share of the images that is recognised, over many drawings of the angles.
-        variance: of this share, from drawing to drawing.
-        images: how many there are.
+        mean: of the accuracy, over many drawings of the angles.
+        variance: of the accuracy, between drawings.
+        images: number of images.
     """
     return mean - images * variance
 
 
-def without(model: str) -> Mapping[str, float]:
-    """The published P_out and P_inv of a model's images but the last `LEFT`, if these are recognised as in range."""
-    four = published.RECOGNITION_ROTATION[model]
-    return {key: (four[key] - SHARE * four["p_in"]) / (1 - SHARE) for key in ("p_out", "p_inv")}
+def without_unrotated(model: str) -> Mapping[str, float]:
+    """A model's published P_out and P_inv without the last `UNROTATED` images, assumed to be recognised as in range."""
+    numbers = published.RECOGNITION_ROTATION[model]
+    return {key: (numbers[key] - SHARE * numbers["p_in"]) / (1 - SHARE) for key in ("p_out", "p_inv")}
 
 
 def affected(model: str) -> bool:
-    """Whether the published mean and variance of P_inv leave room for `LEFT` images recognised 95 % of the time.
+    """Whether the mean square of P_inv is large enough for `UNROTATED` images that are recognised 95 % of the time.
 
-    Of the capsule networks no variances are published: False.
+    False for the capsule networks, whose variances are not published.
     """
     if model not in published.RECOGNITION_DRAWINGS:
         return False
     return mean_square(*published.RECOGNITION_DRAWINGS[model]["p_inv"]) >= SHARE * 0.95**2
 
 
-def turned(model: str) -> Mapping[str, float]:
-    """The published four numbers of a model, without the last `LEFT` images where these are in them."""
-    return {**published.RECOGNITION_ROTATION[model], **(without(model) if affected(model) else {})}
+def rotated_only(model: str) -> Mapping[str, float]:
+    """A model's published numbers, without the unrotated images if the model is `affected`."""
+    return {**published.RECOGNITION_ROTATION[model], **(without_unrotated(model) if affected(model) else {})}
 
 
 def table() -> str:
     """All published CNNs, as Markdown."""
-    lines = [
-        f"| model | P_inv published | mean square upside down | P_inv without the {LEFT} | P_out published "
-        f"| P_out without the {LEFT} |",
-        "|---" * 6 + "|",
-    ]
+    heads = ("model", "P_inv published", "mean square upside down", "P_inv of rotated images")
+    heads += ("P_out published", "P_out of rotated images")
+    rows = []
     for model, drawn in published.RECOGNITION_DRAWINGS.items():
-        rest = without(model) if affected(model) else {}
-        texts = [share(drawn["p_inv"][0]), share(mean_square(*drawn["p_inv"])), share(rest.get("p_inv"))]
-        texts += [share(drawn["p_out"][0]), share(rest.get("p_out"))]
-        lines.append("| " + " | ".join([model, *texts]) + " |")
-    return "\n".join(lines)
+        rotated = without_unrotated(model) if affected(model) else {}
+        texts = [share(drawn["p_inv"][0]), share(mean_square(*drawn["p_inv"])), share(rotated.get("p_inv"))]
+        texts += [share(drawn["p_out"][0]), share(rotated.get("p_out"))]
+        rows.append([model, *texts])
+    return markdown_table(heads, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Claims that runs can support or contradict, each with a criterion that is declared before any run.
-
-Plain data and arithmetic: no TensorFlow.
-"""
+"""Claims that runs can support or contradict, each by declared criteria. Imports no TensorFlow."""
 
 import random
 from collections import Counter
@@ -9,32 +6,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
 
 from invariance.experiment import COMPARABLE, PROFILES, comparable
-from invariance.report.statistics import aggregate
+from invariance.report.statistics import mean
+from invariance.report.table import markdown_table, warnings_of
 from invariance.runs.find import Run
 
 REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED = "reproduced", "contradicted", "undecided", "not yet tested"
-# Runs that differ only in their seed decide if so large a share of their combinations agrees.
+# A claim is decided if this share of all combinations of seeds agrees.
 AGREEMENT = 0.95
-# Of more combinations than these, so many drawn at random are judged.
+# If there are more combinations than this, a random sample of this size is judged.
 COMBINATIONS = 1000
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What an article says, and how it is judged.
+    """A statement of an article, and how it is judged.
 
     Args:
         name: short, such as "R1".
         text: the claim, one sentence.
-        conditions: it holds if all of them do: in words -> from model -> metrics (means over the seeds) to truth
-            value. They are called with at least ``models``.
+        conditions: the claim holds if all of them do. Each is described in words and computed from a mapping of models
+            to metrics (means over the seeds) that contains at least ``models``.
         experiment: the experiment whose runs decide.
         models: all of them must have been run, in one profile.
-        shows: the numbers it rests on: from the same metrics to text.
-        finding: what was found out about it, shown where it is not reproduced.
+        numbers: the numbers behind the verdict as text, from the same mapping.
+        finding: why it is not reproduced: a text, or an object that is turned into one (``str``) whenever the verdict
+            is shown.
     """
 
     name: str
@@ -42,35 +40,35 @@ class Claim:
     conditions: Mapping[str, Callable[[Mapping[str, Mapping]], bool]]
     experiment: str
     models: tuple[str, ...]
-    shows: Callable[[Mapping[str, Mapping]], str]
-    finding: str = ""
+    numbers: Callable[[Mapping[str, Mapping]], str]
+    finding: object = ""
 
     @property
     def criterion(self) -> str:
-        """All conditions."""
+        """All conditions in words."""
         return "; ".join(self.conditions)
 
     def failed(self, metrics: Mapping[str, Mapping]) -> tuple[str, ...]:
-        """Those conditions that do not hold."""
+        """The conditions that do not hold."""
         return tuple(text for text, holds in self.conditions.items() if not holds(metrics))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say of a claim.
+    """What the runs say about a claim.
 
     Attributes:
         claim: the claim.
-        verdict: `REPRODUCED`, `CONTRADICTED`, `UNDECIDED` (runs that differ only in their seed disagree) or
-            `UNTESTED`.
-        profile: of the runs; None where there are none.
-        provisional: whether their profile is too short for a verdict that counts.
-        failed: the conditions that do not hold; of an undecided one those that hold in some combinations only, with
-            the number of those in which they do not.
-        numbers: those it rests on, as text.
+        verdict: `REPRODUCED`, `CONTRADICTED`, `UNDECIDED` (seeds disagree) or `UNTESTED`.
+        profile: of the runs; None if there are none.
+        provisional: whether that profile is too short for a final verdict.
+        failed: the conditions that do not hold; of an undecided claim those that fail in some combinations of seeds,
+            with the number of these combinations.
+        numbers: the numbers behind the verdict, as text.
         seeds: model -> seeds.
-        holding: of the combinations of one run of each model, in how many it holds; and how many there are.
-        command: what would test it, for an untested or provisional one.
+        holding: in how many combinations of one seed of each model the claim holds, and how many there are.
+        command: what would test an untested or provisional claim.
+        warnings: what makes the numbers mean less than they seem to.
     """
 
     claim: Claim
@@ -82,9 +80,10 @@ class Verdict:
     seeds: Mapping[str, tuple[int, ...]] | None = None
     holding: tuple[int, int] = (0, 0)
     command: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def reasons(self) -> list[str]:
-        """What it rests on, line by line; commands in backquotes."""
+        """Criterion, numbers, failed conditions and so on, line by line; commands in backquotes."""
         lines = [f"Criterion: {self.claim.criterion}"]
         if self.numbers:
             lines.append(f"Numbers ({self.profile}): {self.numbers}")
@@ -92,78 +91,79 @@ class Verdict:
             lines.append(f"Fails: {'; '.join(self.failed)}")
         if self.seeds:
             seeds = "; ".join(f"{model} {', '.join(map(str, seeds))}" for model, seeds in self.seeds.items())
-            lines.append(f"Seeds: {seeds}" + (f" (it {self._held()})" if self.holding[1] > 1 else ""))
+            lines.append(f"Seeds: {seeds}" + (f" (it {self._holds()})" if self.holding[1] > 1 else ""))
         if self.claim.finding and self.verdict in (CONTRADICTED, UNDECIDED):
             lines.append(f"Finding: {self.claim.finding}")
         if self.command:
             lines.append(f"To test it: `{self.command}`")
         return lines
 
-    def _held(self) -> str:
-        """For how many seeds it holds, as text."""
+    def _holds(self) -> str:
+        """For how many seeds the claim holds, as text."""
         number = f"{self.holding[0]} of {self.holding[1]}"
-        return f"holds {f'with {number} seeds' if len(self.seeds) == 1 else f'in {number} combinations of seeds'}"
+        return (
+            f"holds {f'with {number} seeds' if len(self.claim.models) == 1 else f'in {number} combinations of seeds'}"
+        )
 
-    def called(self) -> str:
-        """The verdict, whether it is provisional, and for how many seeds the claim holds."""
+    def summary(self) -> str:
+        """The verdict, whether it is provisional, for how many seeds the claim holds, and the warnings."""
         remarks = ["provisional"] if self.provisional else []
         single = any(len(seeds) == 1 for seeds in (self.seeds or {}).values())
         if single:
             remarks.append("one seed")
         if self.holding[1] > 1 and (self.verdict == UNDECIDED or not single):
-            remarks.append(self._held())
+            remarks.append(self._holds())
+        remarks += self.warnings
         return self.verdict + (f" ({', '.join(remarks)})" if remarks else "")
 
     def text(self) -> str:
         """Lines for a terminal."""
-        first = f"{self.claim.name}  {self.called()}: {self.claim.text}"
+        first = f"{self.claim.name}  {self.summary()}: {self.claim.text}"
         return "\n    ".join([first, *(line.replace("`", "") for line in self.reasons())])
 
 
 def markdown(verdicts: Iterable[Verdict]) -> str:
     """The verdicts as a table."""
-    lines = ["| claim | | verdict | fails |", "|---" * 4 + "|"]
-    for verdict in verdicts:
-        cells = (verdict.claim.name, verdict.claim.text, verdict.called(), "; ".join(verdict.failed))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [(each.claim.name, each.claim.text, each.summary(), "; ".join(each.failed)) for each in verdicts]
+    return markdown_table(("claim", "", "verdict", "fails"), rows) + "\n"
 
 
 def judge(claims: Iterable[Claim], runs: Iterable[Run], dataset: str = "mnist") -> list[Verdict]:
-    """The verdicts on some claims.
+    """Verdicts on claims.
 
-    The longest profile in which all of a claim's models have been run decides; further models of that profile are
-    handed to the criterion too.
+    The longest profile in which all of a claim's models have been run decides. The conditions see all models of that
+    profile.
 
     Args:
         claims: to be judged.
-        runs: finished runs; those on other data than ``dataset`` are omitted.
-        dataset: what the claims were made on.
+        runs: finished runs; those on data other than ``dataset`` are ignored.
+        dataset: the data the claims are about.
     """
-    groups: dict[tuple[str, str], dict[str, dict[int, Mapping]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[int, Run]]] = {}
     for run in runs:
         metrics = run.metrics
         if metrics["dataset"] == dataset and metrics["profile"] in PROFILES:
             models = groups.setdefault((metrics["experiment"], metrics["profile"]), {})
-            models.setdefault(metrics["model"], {})[metrics["seed"]] = metrics
+            models.setdefault(metrics["model"], {})[metrics["seed"]] = run
     return [_verdict(claim, groups) for claim in claims]
 
 
 def _verdict(claim: Claim, groups: Mapping) -> Verdict:
     command = f"make {claim.experiment.replace('_', '-')} PROFILE={COMPARABLE} MODELS={','.join(claim.models)}"
     for profile in reversed(PROFILES[1:]):
-        models = groups.get((claim.experiment, profile), {})
-        if not set(claim.models) <= models.keys():
+        runs = groups.get((claim.experiment, profile), {})
+        if not set(claim.models) <= runs.keys():
             continue
-        means = {model: _mean(list(seeds.values())) for model, seeds in models.items()}
+        models = {model: {seed: run.metrics for seed, run in seeds.items()} for model, seeds in runs.items()}
+        means = {model: mean(list(seeds.values())) for model, seeds in models.items()}
         try:
-            failed, numbers = claim.failed(means), claim.shows(means)
+            failed, numbers = claim.failed(means), claim.numbers(means)
             alone = [
                 claim.failed(means | dict(zip(claim.models, each, strict=True)))
                 for each in _combinations([list(models[model].values()) for model in claim.models])
             ]
         except (KeyError, TypeError, ZeroDivisionError):
-            # Runs that lack a number, of other classes say, decide nothing.
+            # Runs that lack a number, because of other classes, say, decide nothing.
             continue
         provisional = not comparable(profile)
         holding, verdict = alone.count(()), CONTRADICTED if failed else REPRODUCED
@@ -181,23 +181,14 @@ def _verdict(claim: Claim, groups: Mapping) -> Verdict:
             {model: tuple(sorted(models[model])) for model in claim.models},
             (holding, len(alone)),
             command if provisional else None,
+            tuple(f"{model} {text}" for model in claim.models for text in warnings_of(runs[model].values())),
         )
     return Verdict(claim, UNTESTED, command=command)
 
 
-def _combinations(trainings: Sequence[Sequence]) -> list[tuple]:
-    """One run of each model, in all combinations, or in some drawn at random if there are very many."""
-    if prod(map(len, trainings)) <= COMBINATIONS:
-        return list(product(*trainings))
+def _combinations(runs: Sequence[Sequence]) -> list[tuple]:
+    """All combinations of one run of each model, or a random sample if there are very many."""
+    if prod(map(len, runs)) <= COMBINATIONS:
+        return list(product(*runs))
     draw = random.Random(0)
-    return [tuple(map(draw.choice, trainings)) for _ in range(COMBINATIONS)]
-
-
-def _mean(values: Sequence) -> Any:
-    """Metrics averaged over runs: numbers, and dictionaries of numbers; anything else is that of the first."""
-    first = values[0]
-    if isinstance(first, Mapping):
-        return {key: _mean([value[key] for value in values]) for key in first if all(key in each for each in values)}
-    if isinstance(first, (int, float)) and all(isinstance(value, (int, float)) for value in values):
-        return aggregate(values)[0]
-    return first
+    return [tuple(map(draw.choice, runs)) for _ in range(COMBINATIONS)]

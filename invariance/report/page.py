@@ -1,7 +1,4 @@
-"""Runs, tables and verdicts -> one HTML page that needs nothing but itself, and its Markdown twin.
-
-Imports no TensorFlow.
-"""
+"""Runs, tables and verdicts -> one self-contained HTML page, and the same as Markdown. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,32 +14,26 @@ from invariance.errors import UserError
 from invariance.experiment import Experiment
 from invariance.progress import duration
 from invariance.report.claims import UNTESTED, Verdict
-from invariance.report.table import PAIRS, Table, common_restricted
+from invariance.report.table import PAIRS, Table, common_restricted, markdown_table, warnings_of
 from invariance.runs.find import Run
-from invariance.tasks.columns import join
+from invariance.wording import join
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
 QUESTION = (
-    "A network sees most digits rotated by every angle, or shifted to every place, but a few of them only within a "
-    "narrow range. Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks "
-    "Learn Invariants?” (2018) says no, for convolutional networks, for two kinds of capsule networks, and for "
-    "autoencoders. Here the same is measured again."
-)
-
-# For browsers that do not open folded parts when printing.
-_OPEN_FOR_PRINT = (
-    "<script>addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(d => d.open = true))"
-    "</script>"
+    "A network sees most digits at every angle, or at every position, but a few of them only within a narrow range. "
+    "Does it recognise, or draw, those few outside that range? A. Potapov's article “Can Deep Networks Learn "
+    "Invariants?” (2018) says no, for convolutional networks, two kinds of capsule networks, and autoencoders. This "
+    "page repeats the measurements."
 )
 
 
 @dataclass(frozen=True)
 class Page:
-    """What there is to report.
+    """A report.
 
     Args:
         runs: finished runs.
-        others: folders that are not shown, with the reason.
+        others: (folder, reason) of runs that are not shown.
         tables: of the runs.
         verdicts: on the claims.
         experiments: name -> experiment, for bands and deviations.
@@ -55,11 +46,12 @@ class Page:
     experiments: Mapping[str, Experiment]
 
     def html(self) -> str:
-        """The whole, in one file."""
+        """The report as one HTML file."""
         parts = [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(TITLE)}</title>\n<style>\n{_style()}</style>\n{_OPEN_FOR_PRINT}\n</head>\n<body>",
+            f"<title>{escape(TITLE)}</title>\n<style>\n{_file('page.css')}</style>",
+            f"<script>\n{_file('page.js')}</script>\n</head>\n<body>",
             f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
             _protocol_picture(),
         ]
@@ -71,32 +63,30 @@ class Page:
         shown = [_table(table, self.experiments.get(table.experiment)) for table in self.tables]
         parts += shown or ["<p>No finished runs.</p>"]
         if self.runs:
-            parts.append("<h2>All models together</h2>")
+            parts.append("<h2>All models</h2>")
             parts += [_figure(*each) for each in _together(self.runs)]
-            parts.append("<h2>Each run</h2>")
+            parts.append("<h2>Runs</h2>")
             parts += [_run(run) for run in self.runs]
         parts.append("<h2>Differences from the original</h2>")
         parts += [_deviations(experiment) for experiment in self.experiments.values() if experiment.deviations]
         if self.others:
-            parts.append("<h2>Folders that are not shown</h2>\n<ul>")
+            parts.append("<h2>Folders not shown</h2>\n<ul>")
             parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in self.others]
             parts.append("</ul>")
         return "\n".join([*parts, "</body>\n</html>\n"])
 
     def markdown(self) -> str:
-        """The same without pictures, for reading as text."""
+        """The report without figures, as Markdown."""
         parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
         for verdict in self.verdicts:
-            parts.append(f"* **{verdict.claim.name}: {verdict.called()}.** {verdict.claim.text}")
+            parts.append(f"* **{verdict.claim.name}: {verdict.summary()}.** {verdict.claim.text}")
             parts += [f"  {line}" for line in verdict.reasons()]
         parts.append("\n## Numbers\n")
         parts += [table.markdown() for table in self.tables] or ["No finished runs.\n"]
-        parts.append(
-            "## Runs\n\n| run | training | images/s | evaluation | memory | device | commit |\n" + "|---" * 7 + "|"
-        )
-        for run in self.runs:
-            cost, device, commit, _ = _facts(run)
-            parts.append("| " + " | ".join([_name(run), *cost, device, commit]) + " |")
+        heads = ("run", "training", "images/s", "evaluation", "memory", "device", "commit")
+        facts = ((_name(run), *_facts(run)) for run in self.runs)
+        rows = [(name, *cost, device, commit) for name, cost, device, commit, _ in facts]
+        parts += ["## Runs\n", markdown_table(heads, rows)]
         parts.append("\n## Differences from the original\n")
         for experiment in self.experiments.values():
             parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
@@ -104,21 +94,21 @@ class Page:
         return "\n".join(parts) + "\n"
 
 
-def _style() -> str:
-    return (files("invariance.report") / "page.css").read_text(encoding="utf-8")
+def _file(name: str) -> str:
+    return (files("invariance.report") / name).read_text(encoding="utf-8")
 
 
 def _verdict(verdict: Verdict) -> str:
     kind = "untested" if verdict.verdict == UNTESTED else verdict.verdict
     lines = "<br>".join(_code(line) for line in verdict.reasons())
     return (
-        f"<details><summary><b>{escape(verdict.claim.name)}</b> · <b class={kind}>{escape(verdict.called())}</b> · "
+        f"<details><summary><b>{escape(verdict.claim.name)}</b> · <b class={kind}>{escape(verdict.summary())}</b> · "
         f"{escape(verdict.claim.text)}</summary><p>{lines}</p></details>"
     )
 
 
 def _code(text: str) -> str:
-    """Text, with what is in backquotes as code."""
+    """Text as HTML, with the parts in backquotes as code."""
     return "".join(
         f"<code>{escape(part)}</code>" if number % 2 else escape(part) for number, part in enumerate(text.split("`"))
     )
@@ -134,24 +124,24 @@ def _table(table: Table, experiment: Experiment | None) -> str:
         cells = f"<td>{escape(row.label)}</td><td>{', '.join(map(str, row.seeds))}</td>"
         for column in table.columns:
             cell = row.cells[column.key]
-            spread = f'<span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
+            uncertainty = f'<span class="small">{escape(cell.uncertainty)}</span>' if cell.uncertainty else ""
             values = ""
             if len(cell.values) > 1:
                 each = ", ".join(f"{seed}:\u00a0{column.form(value)}" for seed, value in cell.values)
-                values = f'<span class="spread values">{escape(each)}</span>'
+                values = f'<span class="small values">{escape(each)}</span>'
             mark = ' class="outside" title="outside the expected band"' if cell.inside is False else ""
-            cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{spread}{values}</td>"
+            cells += f"<td><span{mark}>{escape(column.form(cell.ours))}</span>{uncertainty}{values}</td>"
             if table.compared:
                 apart = (
-                    "" if cell.difference is None else f'<span class="spread">{column.signed(cell.difference)}</span>'
+                    "" if cell.difference is None else f'<span class="small">{column.signed(cell.difference)}</span>'
                 )
                 cells += f"<td>{escape(column.form(cell.published))}{apart}</td>"
         rows.append(f"<tr>{cells}<td>{escape(row.trained)}</td></tr>")
     titles = {column.key: column.title for column in table.columns}
     expected = "; ".join(f"{titles.get(name, name)} {band.text()}" for name, band in bands.items())
     note = (
-        f" Expected differences from the published numbers: {expected}; numbers outside are red. Below a published "
-        "number: ours minus published."
+        f" Expected differences from the published numbers: {expected}; numbers outside are red. Below each "
+        "published number: ours minus published."
         if table.compared and expected
         else ""
     )
@@ -178,11 +168,12 @@ def _pairs(table: Table) -> str:
 
 def _name(run: Run) -> str:
     keys = ("experiment", "dataset", "profile", "model")
-    return "/".join(str(run.metrics[key]) for key in keys) + f"/seed-{run.metrics['seed']}"
+    name = "/".join(str(run.metrics[key]) for key in keys) + f"/seed-{run.metrics['seed']}"
+    return " — ".join([name, *warnings_of([run])])
 
 
 def _facts(run: Run) -> tuple[tuple[str, ...], str, str, list[str]]:
-    """Cost (training, images/s, evaluation, memory), device, commit, and provenance of a run, as text."""
+    """A run's cost (training, images/s, evaluation, memory), device, commit, and provenance, as text."""
     metrics, config = run.metrics, run.config
 
     def number(key, form):
@@ -223,7 +214,7 @@ def _run(run: Run) -> str:
 
 
 def _figure(picture: bytes | Path, caption: str) -> str:
-    """A picture, the bytes of a PNG or the path of one, inside the page."""
+    """A PNG, its bytes or its path, embedded in the page."""
     data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
@@ -232,7 +223,7 @@ def _figure(picture: bytes | Path, caption: str) -> str:
 
 
 def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
-    """(PNG, caption) of the curves of all models, for each experiment, dataset and profile."""
+    """(PNG, caption) of the curves of all models, one for each experiment, dataset and profile."""
     from invariance import figures
 
     groups: dict[tuple, list[Run]] = {}
@@ -240,13 +231,13 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         key = tuple(run.metrics[name] for name in ("experiment", "dataset", "profile"))
         groups.setdefault(key, []).append(run)
     for (experiment, dataset, profile), members in groups.items():
-        # Runs without restricted classes are shown on those of the others.
+        # A run without restricted classes is drawn for those of the others.
         common = common_restricted(members)
         curves: dict[str, list] = {}
         for run in members:
             try:
                 curve = run.curve(run.task.restricted or common)
-            except UserError:  # a run without readable curves is shown without them
+            except UserError:  # no readable curves
                 continue
             if curve:
                 curves.setdefault(run.metrics["model"], []).append(curve)
@@ -258,8 +249,8 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
             if all(run.task.restricted in ((), common) for run in members)
             else "the restricted classes"
         )
-        seeds = "; shaded: from the lowest to the highest seed" if max(map(len, curves.values())) > 1 else ""
-        caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean of {classes}{seeds}"
+        seeds = "; shaded: range over the seeds" if max(map(len, curves.values())) > 1 else ""
+        caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean over {classes}{seeds}"
         yield figures.png(figures.curves_together(curves, task, caption), dpi=110), caption
 
 
@@ -269,7 +260,7 @@ def _deviations(experiment: Experiment) -> str:
 
 
 def _protocol_picture() -> str:
-    """The two ranges of training angles, drawn."""
+    """A drawing of the two ranges of training angles."""
 
     def circle(x, wedge, colour, text):
         shape = (
@@ -287,6 +278,6 @@ def _protocol_picture() -> str:
         'aria-label="Training ranges: all angles for most digits, 45 degrees to either side for the restricted ones">'
         + circle(90, False, "#cfe3f3", "most digits: every angle")
         + circle(390, True, "#fbd9a8", "restricted digits: ±45° only")
-        + "</svg><figcaption>The angles shown in training (shaded). All angles are measured. Shifts are restricted "
-        "likewise: to -5..4 of -20..19 pixels.</figcaption></figure>"
+        + "</svg><figcaption>Training angles (shaded). All angles are measured. Shifts are restricted in the same way, "
+        "to -5..4 of -20..19 pixels.</figcaption></figure>"
     )

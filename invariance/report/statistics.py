@@ -1,22 +1,39 @@
 """Statistics of runs that differ only in their seed. Imports neither TensorFlow nor, until it is needed, SciPy."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def aggregate(values: Iterable[float]) -> tuple[float, float | None]:
     """Mean, and standard deviation between runs (None for a single one)."""
     values = [float(value) for value in values]
-    mean = sum(values) / len(values)
+    average = sum(values) / len(values)
     if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        return average, None
+    return average, math.sqrt(sum((value - average) ** 2 for value in values) / (len(values) - 1))
+
+
+def mean(values: Sequence[Any]) -> Any:
+    """Numbers averaged over runs, inside dictionaries too; of anything else that of the first run.
+
+    Of dictionaries, the keys that all of them have.
+    """
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: mean([value[key] for value in values]) for key in first if all(key in each for each in values)}
+    if isinstance(first, (int, float)) and all(isinstance(value, (int, float)) for value in values):
+        return aggregate(values)[0]
+    return first
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The standard deviation within groups, and the least significant difference (95 %) of one number each of two.
+    """The pooled standard deviation within groups, and the least significant difference (95 %) of two single values.
 
-    Groups are taken to vary alike; the difference is that of Student's t.
+    The groups' variances are taken to be equal; the difference follows Student's t.
+
+    Args:
+        groups: each at least one value, one of them at least two.
     """
     import numpy as np
     from scipy.stats import t
@@ -27,7 +44,7 @@ def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def permutation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of the first minus mean of the second, and p of a two-sided permutation test."""
+    """Mean of the first minus mean of the second, and the p-value of a two-sided permutation test."""
     import numpy as np
     from scipy.stats import permutation_test
 
@@ -38,6 +55,6 @@ def permutation(first: Sequence[float], second: Sequence[float]) -> tuple[float,
 
 
 def least_p(first: int, second: int) -> float:
-    """The smallest p that a two-sided permutation test of so many values each can have."""
-    # The observed division and its mirror image are the most extreme there can be.
+    """The smallest p-value a two-sided permutation test can have with groups of these sizes."""
+    # Twice the one-sided value, which counts at least the observed split.
     return 2 / math.comb(first + second, first)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from math import exp
 from statistics import median
@@ -21,37 +23,62 @@ from invariance.tasks.columns import Column, Number, log_odds
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of ours, its uncertainty, and the published one; pairs are the lowest and highest of several."""
+    """Our number, its uncertainty, and the published one. A number may be a pair: the lowest and highest of several.
+
+    Attributes:
+        ours: the mean over the seeds.
+        uncertainty: of ours, as text.
+        published: None if there is none.
+        values: (seed, value) of each run.
+        band: where ours is expected to lie, if that was declared.
+        finding: why it does not, see `Experiment.findings`.
+    """
 
     ours: Number
-    spread: str
+    uncertainty: str
     published: Number
-    # (seed, value) of each run.
     values: tuple[tuple[int, Number], ...] = ()
-    # Where ours is expected to lie, if that was declared, and why it does not.
     band: Band | None = None
-    finding: str = ""
+    finding: object = ""
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published one; None where either is missing or a pair."""
+        """Ours minus published; None where either is missing or a pair."""
         if isinstance(self.ours, float) and isinstance(self.published, float):
             return self.ours - self.published
         return None
 
     @property
     def inside(self) -> bool | None:
-        """Whether ours lies in its band; None where there is none or nothing to compare."""
-        if self.band is None or self.difference is None:
+        """Whether ours lies in its band; None where there is no band or nothing to compare."""
+        return self._holds(self.ours)
+
+    @property
+    def outside(self) -> list[tuple[int, Number]]:
+        """(seed, value) of each run that alone would lie outside the band."""
+        return [(seed, value) for seed, value in self.values if self._holds(value) is False]
+
+    def _holds(self, value: Number) -> bool | None:
+        if self.band is None or not isinstance(value, float) or not isinstance(self.published, float):
             return None
-        return self.band.holds(self.ours, self.published)
+        return self.band.holds(value, self.published)
+
+    @property
+    def single(self) -> list[float]:
+        """The values of the runs; empty if they are pairs."""
+        return [value for _, value in self.values if isinstance(value, (int, float))]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its runs' seeds, a cell a column, and the training time, such as "83 s, 2:10 min (1 core)".
+    """The runs of one model.
 
-    Warnings say what makes its numbers mean less than they seem to.
+    Attributes:
+        model: its name.
+        seeds: of its runs.
+        cells: column -> cell.
+        trained: mean training time, such as "83 s, 2:10 min (1 core)".
+        warnings: what makes its numbers mean less than they seem to.
     """
 
     model: str
@@ -62,19 +89,19 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The model's name with the warnings."""
+        """The model's name and the warnings."""
         return " — ".join([self.model, *self.warnings])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models with several runs each.
+    """Two models with several seeds each.
 
     Attributes:
-        models: the two.
-        seeds: how many runs each has.
-        differences: column -> (mean of the second minus mean of the first, p of a two-sided permutation test
-            of the runs, published difference or None).
+        models: their names.
+        seeds: number of seeds of each.
+        differences: column -> (mean of the second minus mean of the first, p of a two-sided permutation test,
+            published difference or None).
     """
 
     models: tuple[str, str]
@@ -95,55 +122,59 @@ class Table:
 
     @property
     def compared(self) -> bool:
-        """Whether there is any published number to be shown."""
+        """Whether there is a published number to show."""
         return any(cell.published is not None for row in self.rows for cell in row.cells.values())
 
-    def _cells_of(self, column):
-        return [row.cells[column.key] for row in self.rows]
-
     def bands(self) -> list[str]:
-        """How many numbers fall within their bands, and each that does not; nothing for short profiles."""
+        """How many numbers fall within their bands, and which do not; nothing for short profiles."""
         if not comparable(self.profile):
             return []
         judged = [
-            (row.model, column, row.cells[column.key])
+            (f"{row.label} {column.title}", column, cell)
             for row in self.rows
-            for column in self.columns
-            if row.cells[column.key].inside is not None
+            for column, cell in _cells(self, row)
+            if cell.inside is not None
         ]
         if not judged:
             return []
-        outside = [each for each in judged if not each[2].inside]
         medians = [
             f"{column.title} {column.signed(median(differences))}"
             for column in self.columns
-            if (differences := [c.difference for c in self._cells_of(column) if c.difference is not None])
+            if (differences := [each for row in self.rows if (each := row.cells[column.key].difference) is not None])
         ]
+        inside = sum(cell.inside is True for _, _, cell in judged)
         lines = [
-            f"{len(judged) - len(outside)} of {len(judged)} numbers fall within their expected band. Ours minus "
-            f"published, median over models: {', '.join(medians)}."
+            f"{inside} of {len(judged)} numbers fall within their expected band. Ours minus published, median over "
+            f"models: {', '.join(medians)}."
         ]
-        for model, column, cell in outside:
-            lines.append(
-                f"Outside: {model} {column.title} {column.form(cell.ours)}, published {column.form(cell.published)} "
-                f"({column.signed(cell.difference)}; expected {cell.band.text()})"
-                + (f". {cell.finding}" if cell.finding else ". No finding yet.")
-            )
+        for name, column, cell in judged:
+            if not cell.inside and cell.band and cell.difference is not None:
+                lines.append(
+                    f"Outside: {name} {column.form(cell.ours)}, published {column.form(cell.published)} "
+                    f"({column.signed(cell.difference)}; expected {cell.band.text()}). "
+                    f"{cell.finding or 'No finding yet.'}"
+                )
+        for name, column, cell in judged:
+            if cell.inside and cell.outside:
+                texts = ", ".join(f"{column.form(value)} (seed {seed})" for seed, value in cell.outside)
+                lines.append(f"Inside only as a mean over seeds: {name}; outside alone: {texts}.")
         return lines
 
+    @cached_property
     def pairs(self) -> list[Pair]:
-        """Every two models with two seeds or more each, compared number by number."""
+        """All pairs of models with at least two seeds each."""
         rows = [row for row in self.rows if len(row.seeds) > 1]
         return [_pair(self.columns, *two) for two in combinations(rows, 2)]
 
     def differences(self) -> tuple[list[str], list[list[str]]]:
-        """The pairs as a table of text: heads, and a row a pair."""
-        pairs = self.pairs()
+        """The pairs as a table of text: its heads, and a row for each pair."""
+        pairs, labels = self.pairs, {row.model: row.label for row in self.rows}
         columns = [column for column in self.columns if any(column.key in pair.differences for pair in pairs)]
         rows = []
         for pair in pairs:
             least = least_p(*pair.seeds)
-            texts = [f"{pair.models[1]} − {pair.models[0]} ({pair.seeds[1]}, {pair.seeds[0]}; p ≥ {least:.3f})"]
+            first, second = (labels[model] for model in pair.models)
+            texts = [f"{second} − {first} ({pair.seeds[1]}, {pair.seeds[0]}; p ≥ {least:.3f})"]
             for column in columns:
                 difference, p, published = pair.differences.get(column.key, (None, None, None))
                 text = "—" if difference is None else f"{column.signed(difference)} (p {p:.3f})"
@@ -154,12 +185,12 @@ class Table:
     def seed_variation(self) -> list[str]:
         """How far apart single-seed models must be to differ significantly; nothing if no model has several seeds.
 
-        Runs of one model are taken to vary alike for all models (pooled standard deviation, Student's t) on the column's
-        logarithmic scale, which makes the differences factors. Models without finite logarithms (a share of 0) are
+        The variance between seeds is taken to be that of all models (pooled standard deviation, Student's t) on the
+        column's logarithmic scale, so differences are factors. Models without finite logarithms (a share of 0) are
         omitted.
         """
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        # A changed model is no model of its own.
+        # A model with other settings is not a model of its own.
         rows = [row for row in self.rows if not variations.is_changed(row.model)]
         for column in self.columns:
             groups = [values for values in scaled(self.rows, column).values() if len(values) > 1]
@@ -175,27 +206,30 @@ class Table:
                 what = "the odds P / (1 − P)" if column.scale is log_odds else "the numbers"
                 found.setdefault((over, what), []).append(texts)
         lines = []
-        for (over, what), texts in found.items():
-            deviations, least_differences = (", ".join(each) for each in zip(*texts, strict=True))
+        for (over, what), pairs_of_texts in found.items():
+            deviations, least_differences = (", ".join(each) for each in zip(*pairs_of_texts, strict=True))
             lines.append(
                 f"Between seeds of one model (pooled: {over}), {what} vary by a factor of (standard deviation): "
-                f"{deviations}. Single-seed models differ significantly (95 %) beyond these factors (in brackets: pairs of "
-                f"models that do): {least_differences}."
+                f"{deviations}. Single-seed models differ significantly (95 %) beyond these factors (in brackets: "
+                f"pairs of models that do): {least_differences}."
             )
         return lines
 
     def beneath(self) -> list[str]:
-        """The lines below the table, wherever it is shown."""
+        """The lines below the table, in every form of it."""
         return [*self.bands(), *self.seed_variation()]
 
     def text(self) -> str:
-        """For a terminal: for each model a line of our numbers, of the published ones, and of the uncertainty."""
+        """For a terminal: each model has a line of our numbers, of the published ones, and of the uncertainty."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
         width = max(len(row.model) for row in self.rows) + 2
         beside = 12 if self.compared else 0
         blank = " " * (width + beside)
         written = [
-            [(column.form(cell.ours), column.form(cell.published), cell.spread) for column, cell in _cells(self, row)]
+            [
+                (column.form(cell.ours), column.form(cell.published), cell.uncertainty)
+                for column, cell in _cells(self, row)
+            ]
             for row in self.rows
         ]
         widths = [
@@ -208,13 +242,13 @@ class Table:
 
         lines.append(blank + line(column.title for column in self.columns) + "trained")
         for row, cells in zip(self.rows, written, strict=True):
-            ours, published, spread = (line(texts) for texts in zip(*cells, strict=True))
+            ours, published, uncertainty = (line(texts) for texts in zip(*cells, strict=True))
             first = f"{row.model:<{width}}" + (f"{'ours':<{beside}}" if beside else "")
             lines.append(first + ours + row.trained)
             if published.strip(" —"):
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
-            if spread.strip():
-                lines.append((blank + spread).rstrip())
+            if uncertainty.strip():
+                lines.append((blank + uncertainty).rstrip())
             lines += [f"{'':{width}}{warning}" for warning in row.warnings]
         beneath = self.beneath()
         lines += ["", *beneath] if beneath else []
@@ -224,72 +258,77 @@ class Table:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """For a page: ours | published in neighbouring columns, the uncertainty behind ours."""
+        """As Markdown: ours and published in neighbouring columns, the uncertainty after ours."""
         heads = ["model", "seeds"]
         for column in self.columns:
             heads += [f"{column.title} ours", "published"] if self.compared else [column.title]
         heads.append("trained")
-        lines = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}", ""]
-        lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        rows = []
         for row in self.rows:
             texts = [row.label, ", ".join(map(str, row.seeds))]
             for column, cell in _cells(self, row):
-                texts.append(column.form(cell.ours) + (f" ({cell.spread})" if cell.spread else ""))
+                texts.append(column.form(cell.ours) + (f" ({cell.uncertainty})" if cell.uncertainty else ""))
                 if self.compared:
                     texts.append(column.form(cell.published))
-            lines.append("| " + " | ".join([*texts, row.trained]) + " |")
-        beneath = self.beneath()
-        lines += ["", *(f"* {line}" for line in beneath)] if beneath else []
+            rows.append([*texts, row.trained])
+        parts = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}"]
+        parts.append(markdown_table(heads, rows))
+        if beneath := self.beneath():
+            parts.append("\n".join(f"* {line}" for line in beneath))
         heads, rows = self.differences()
         if rows:
-            lines += ["", PAIRS, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-            lines += ["| " + " | ".join(texts) + " |" for texts in rows]
-        return "\n".join(lines) + "\n"
+            parts += [PAIRS, markdown_table(heads, rows)]
+        return "\n\n".join(parts) + "\n"
 
 
-# The heading of the comparison of models.
+# The heading of the comparison of pairs of models.
 PAIRS = (
-    "Do models differ by more than their seeds do? p is that of a two-sided permutation test of the seeds (exact for up "
-    "to seven of each), not corrected for the number of pairs; with few seeds it cannot be small, whatever the "
+    "Do models differ by more than their seeds do? p is that of a two-sided permutation test of the seeds (exact for "
+    "up to seven of each), not corrected for the number of pairs; with few seeds it cannot be small, whatever the "
     "difference."
 )
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown, without a line break at its end."""
+    lines = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
+    return "\n".join([next(lines), "|---" * len(heads) + "|", *lines])
 
 
 def _pair(columns: Iterable[Column], first: Row, second: Row) -> Pair:
     differences = {}
     for column in columns:
         cells = [row.cells[column.key] for row in (first, second)]
-        values = [[value for _, value in cell.values] for cell in cells]
-        if any(len(each) < 2 or isinstance(each[0], tuple) for each in values):
+        one, other = (cell.single for cell in cells)
+        if len(one) < 2 or len(other) < 2:
             continue
-        published = [cell.published for cell in cells]
-        known = all(isinstance(value, float) for value in published)
-        differences[column.key] = (*permutation(*values[::-1]), published[1] - published[0] if known else None)
+        published = [cell.published for cell in cells if isinstance(cell.published, float)]
+        known = published[1] - published[0] if len(published) == 2 else None
+        differences[column.key] = (*permutation(other, one), known)
     return Pair((first.model, second.model), (len(first.seeds), len(second.seeds)), differences)
 
 
 def scaled(rows: Iterable[Row], column: Column) -> dict[str, list[float]]:
-    """Model -> the numbers of its runs on the column's scale; models with a number that is not on it are omitted."""
+    """Model -> the numbers of its runs on the column's scale; models without finite logarithms are omitted."""
     found = {}
     for row in rows:
-        values = [value for _, value in row.cells[column.key].values]
-        if values and not isinstance(values[0], tuple):
+        if values := row.cells[column.key].single:
             with contextlib.suppress(ValueError, ZeroDivisionError):
                 found[row.model] = [column.scale(value) for value in values]
     return found
 
 
-def _cells(table, row):
+def _cells(table: Table, row: Row) -> list[tuple[Column, Cell]]:
     return [(column, row.cells[column.key]) for column in table.columns]
 
 
 def tables(runs: Iterable[Run], experiments: Mapping[str, Experiment]) -> list[Table]:
-    """Gathers runs into a table per experiment, dataset and profile.
+    """Gathers runs into one table for each experiment, dataset and profile.
 
     Args:
         runs: finished runs.
-        experiments: name -> experiment, for the published numbers and the order of the models; runs of unknown
-            experiments have no published numbers.
+        experiments: name -> experiment, for published numbers, bands and the order of the models. Runs of other
+            experiments are shown without them.
     """
     groups: dict[tuple, dict[str, list[Run]]] = {}
     for run in runs:
@@ -322,7 +361,7 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, Experiment]) -> list[T
 
 
 def _comparable(model: str, runs: list[Run], experiment: Experiment | None, published: Mapping) -> Mapping:
-    """What is published of a model, if its runs measured just that: the same classes and ranges."""
+    """A model's published numbers, if its runs measured the same classes and ranges."""
     model = variations.without_precision(model)
     if experiment is None or model not in published:
         return {}
@@ -331,7 +370,7 @@ def _comparable(model: str, runs: list[Run], experiment: Experiment | None, publ
 
 
 def _columns(runs: list[Run], experiment: Experiment | None) -> tuple[Column, ...]:
-    """The columns of a table: those of which its runs have a number."""
+    """The columns of a table, without those that none of its runs has."""
     task = runs[0].task
     labels = common_restricted(runs)
     if not labels and experiment:
@@ -344,26 +383,22 @@ def _columns(runs: list[Run], experiment: Experiment | None) -> tuple[Column, ..
 
 
 def common_restricted(runs: Iterable[Run]) -> tuple[int, ...]:
-    """The restricted classes of an experiment, from its runs: of those that kept them, if there are any."""
+    """The restricted classes of an experiment's runs; if possible of those that did not change them."""
     runs = list(runs)
     kept = [run for run in runs if not variations.is_changed(run.metrics["model"], "restricted")] or runs
     return tuple(sorted({label for run in kept for label in run.task.restricted}))
 
 
 def between_markers(page: str, text: str) -> str:
-    """A page with ``text`` in place of what stands between the lines "<!-- results: begin" and "<!-- results: end".
+    """A page with ``text`` between the lines that begin with "<!-- results: begin" and "<!-- results: end".
 
     Raises:
-        ValueError: if the two lines are not there, in this order.
+        ValueError: if it lacks these lines, in this order.
     """
-    lines = page.splitlines()
-    marks = [
-        next((i for i, line in enumerate(lines) if line.startswith(f"<!-- results: {mark}")), None)
-        for mark in ("begin", "end")
-    ]
-    if None in marks or marks[0] > marks[1]:
+    parts = re.fullmatch(r"(.*?^<!-- results: begin[^\n]*\n).*?(^<!-- results: end.*)", page, re.DOTALL | re.MULTILINE)
+    if not parts:
         raise ValueError('the lines "<!-- results: begin" and "<!-- results: end" are needed, in this order')
-    return "\n".join([*lines[: marks[0] + 1], text.rstrip("\n"), *lines[marks[1] :]]) + "\n"
+    return f"{parts[1]}{text.rstrip()}\n{parts[2]}"
 
 
 def _row(
@@ -374,39 +409,48 @@ def _row(
     experiment: Experiment | None,
     usual: str,
 ) -> Row:
-    # Digits are text in JSON.
+    # In JSON, class labels are text.
     published = json.loads(json.dumps(published))
     bands = experiment.bands if experiment else {}
     findings = experiment.findings.get(model, {}) if experiment else {}
     cells = {}
     for column in columns:
-        each = [(run.metrics["seed"], column.read(run.metrics)) for run in runs]
-        each = sorted((seed, value) for seed, value in each if value is not None)
-        values = [value for _, value in each]
-        spread = ""
-        if values and isinstance(values[0], tuple):
-            ours = min(low for low, _ in values), max(high for _, high in values)
-        else:
-            ours, deviation = aggregate(values) if values else (None, None)
-            interval = column.read(runs[0].metrics.get("interval") or {})
-            if deviation is not None:
-                spread = f"±{column.form(deviation)}, {len(values)} seeds"
-            elif interval and values:
-                spread = f"{column.form(interval[0])}–{column.form(interval[1])}"
         band = bands.get(column.key) or bands.get(column.key.rsplit("_", 1)[0])
-        finding = findings.get(column.key, "")
-        cells[column.key] = Cell(ours, spread, column.read(published), tuple(each), band, finding)
+        empty = Cell(None, "", column.read(published), (), band, findings.get(column.key, ""))
+        cells[column.key] = _filled(empty, column, runs)
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
-    warnings = dict.fromkeys(
+    return Row(model, seeds, cells, _trained(runs, usual), warnings_of(runs))
+
+
+def _filled(cell: Cell, column: Column, runs: Iterable[Run]) -> Cell:
+    """A cell with the numbers of some runs."""
+    measured = [run for run in runs if column.read(run.metrics) is not None]
+    cell = replace(cell, values=tuple(sorted((run.metrics["seed"], column.read(run.metrics)) for run in measured)))
+    if pairs := [value for _, value in cell.values if isinstance(value, tuple)]:
+        return replace(cell, ours=(min(low for low, _ in pairs), max(high for _, high in pairs)))
+    if not measured:
+        return cell
+    ours, deviation = aggregate(cell.single)
+    uncertainty = ""
+    if deviation is not None:
+        uncertainty = f"±{column.form(deviation)}, {len(measured)} seeds"
+    elif interval := column.read(measured[0].metrics.get("interval") or {}):
+        uncertainty = f"{column.form(interval[0])}–{column.form(interval[1])}"
+    return replace(cell, ours=ours, uncertainty=uncertainty)
+
+
+def warnings_of(runs: Iterable[Run]) -> tuple[str, ...]:
+    """What makes the numbers of a model's runs mean less than they seem to; of several runs with the seed."""
+    runs = list(runs)
+    return tuple(
         f"{warning} (seed {run.metrics['seed']})" if len(runs) > 1 else warning
         for run in runs
         for warning in run.task.warnings(run.metrics)
     )
-    return Row(model, seeds, cells, _trained(runs, usual), tuple(warnings))
 
 
-def _trained(runs, usual) -> str:
-    """The mean training time of a model's runs, device by device; a device is named if it is not the usual one."""
+def _trained(runs: Iterable[Run], usual: str) -> str:
+    """Mean training time of a model's runs on each device; a device is named unless it is the usual one."""
     devices: dict[str, list[float]] = {}
     for run in runs:
         devices.setdefault(run.provenance("device"), []).append(run.metrics.get("train_seconds", 0.0))
@@ -414,7 +458,7 @@ def _trained(runs, usual) -> str:
         device: " then ".join(part.rpartition(", ")[2] for part in device.split(" then "))
         for device in {*devices, usual}
     }
-    # The number of cores says which, unless other processors have as many.
+    # The number of cores is enough of a name unless two processors have the same number.
     names = cores if len(set(cores.values())) == len(cores) else {device: device for device in cores}
     return ", ".join(
         duration(aggregate(seconds)[0]) + ("" if device == usual else f" ({names[device]})")
@@ -427,7 +471,7 @@ def _remarks(
 ) -> Iterator[str]:
     some = next(iter(models.values()))[0]
     yield from some.task.remarks(some.metrics)
-    # A note holds with other settings, too, unless it is about the classes and these were changed.
+    # A note holds for other settings, too, unless the classes were changed, which it may be about.
     names = [variations.base(model) for model in models if not variations.is_changed(model, "restricted", "excluded")]
     for model in dict.fromkeys(names):
         entry = experiment.models.get(model) if experiment else None

@@ -1,16 +1,17 @@
-"""Speed, measured as images per second and as a share of the machine's own matrix-product peak in the same run.
+"""Measures speed: images per second, and the share of the machine's matrix-product peak.
 
-Each measurement alternates with one of the peak, and the median of the ratios is reported, because the clock of a
-shared machine wanders by a third within a minute.
+The clock of a shared machine varies by a third within a minute. Each measurement is therefore taken between two of the
+peak, and the median of the ratios is reported.
 """
 
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from invariance.errors import UserError
 from invariance.files import write_json
 from invariance.processes import cores
 from invariance.runs.execute import PRECISIONS
@@ -20,28 +21,23 @@ BATCH = 128
 EVALUATION_BATCH = 512
 
 
-def main(precisions: list[str], seconds: float, path: Path) -> int:
-    """Measures, prints a table and writes it as JSON.
+def main(precisions: Sequence[str], seconds: float, path: Path) -> None:
+    """Measures all models at their published sizes, prints a table and writes it as JSON.
 
     Args:
         precisions: keys of `runs.execute.PRECISIONS`.
         seconds: for each measurement.
-        path: of the JSON file.
+        path: the JSON file.
     """
-    for precision in precisions:
-        if precision not in PRECISIONS:
-            raise UserError(f"--precision: unknown value {precision!r}; known are {', '.join(PRECISIONS)}")
-    if not seconds > 0:
-        raise UserError(f"--seconds: a positive number is needed; it is {seconds}")
     import_tensorflow()
     peaks = {precision: Peak(precision) for precision in PRECISIONS}
-    print("Share of peak: by the arithmetic of the layers as defined; capsnet_dr's convolution takes a fifth of it,")
-    print("and capsnet_em's routing is not counted. The warp is included; sizes are the published ones. aae_rotation's")
     print(
-        "rate counts images of the reconstruction's update; five updates of the critic and one of the encoder go along."
+        "Shares of the peak count the operations of the layers as defined, warp included. The convolution of capsnet_dr"
     )
+    print("needs a fifth of them; the routing of capsnet_em is not counted. A step of aae_rotation also includes five")
+    print("updates of the critic and one of the encoder.")
     print(f"{'':44}{'images/s':>12}{'GFLOP/s':>10}{'of peak':>9}", flush=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
 
     def add(name: str, precision: str, measured: dict) -> None:
         rows.append({"name": name, "precision": precision, **measured})
@@ -74,11 +70,15 @@ def main(precisions: list[str], seconds: float, path: Path) -> int:
         path, {"rows": rows, "ratios": ratios, **provenance(), "machine": platform.platform(), "cores": len(cores())}
     )
     print(f"written to {path}")
-    return 0
 
 
 class Peak:
-    """The machine's rate for square matrix products in one precision, in FLOP/s."""
+    """The machine's rate for square matrix products, in FLOP/s.
+
+    Args:
+        precision: of the matrices, "float32" or "bfloat16".
+        side: number of rows and columns.
+    """
 
     def __init__(self, precision: str, side: int = 2048):
         import tensorflow as tf
@@ -89,7 +89,7 @@ class Peak:
         self()
 
     def __call__(self) -> float:
-        """One measurement: the better of two products."""
+        """One measurement: the faster of two products."""
         best = 0.0
         for _ in range(2):
             began = time.perf_counter()
@@ -98,18 +98,21 @@ class Peak:
         return best
 
     def measure(self, seconds: float) -> float:
-        """Median over some time."""
-        rates, end = [], time.perf_counter() + seconds
+        """The median over a number of seconds."""
+        rates: list[float] = []
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end or not rates:
             rates.append(self())
         return statistics.median(rates)
 
 
-def _measure(work: Callable, images: int, flops: float, peak: Peak, seconds: float) -> dict:
-    """Rates of ``work``, which handles ``images`` images with ``flops`` operations each, beside the peak."""
+def _measure(work: Callable[[], Any], images: int, flops: float, peak: Peak, seconds: float) -> dict:
+    """Speed of ``work``, a function that processes ``images`` images with ``flops`` operations each."""
     for _ in range(3):
         work()
-    rates, shares, end = [], [], time.perf_counter() + seconds
+    rates: list[float] = []
+    shares: list[float] = []
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
         before = peak() if flops else 0.0
         began, repeats = time.perf_counter(), 0
@@ -127,8 +130,8 @@ def _measure(work: Callable, images: int, flops: float, peak: Peak, seconds: flo
     return measured
 
 
-def _workloads(precision: str) -> Iterator[tuple[str, Callable, int, float]]:
-    """(name, callable, images a call, matrix-product operations an image) of each part of a run."""
+def _workloads(precision: str) -> Iterator[tuple[str, Callable[[], Any], int, float]]:
+    """(name, function, images per call, matrix-product operations per image) for each part of a run."""
     import keras
     import numpy as np
 
@@ -149,7 +152,7 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable, int, float]]:
     rotation = Generation(Rotation(), Ranges(((-180, 180),), {4: narrow, 9: narrow}))
     shift = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))
     rng = np.random.default_rng(0)
-    # The size of MNIST without 6 and 9; speed does not depend on what the images show.
+    # The size of MNIST without 6 and 9; speed does not depend on the pixels.
     images = rng.integers(0, 256, (48_133, *shape), np.uint8)
     labels = rng.choice(np.array(classes, np.int32), len(images))
 
@@ -159,7 +162,12 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable, int, float]]:
         one = next(batches)
         yield "warp", lambda: warp(*one)[0].numpy(), BATCH, 0
         yield "input pipeline", lambda: next(batches), BATCH, 0
-    # As in experiments/, which the library may not import.
+
+    def train(step: Callable, batches: Iterator) -> None:
+        _, diverged = step(*next(batches))
+        diverged.numpy()
+
+    # As declared in experiments/, which the library does not import.
     networks = {
         "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), True, 0.5), recognition, 128),
         "capsnet_dr": (CapsNet(), recognition, 100),
@@ -170,24 +178,14 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable, int, float]]:
         "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
     }
     for name, (network, task, batch_size) in networks.items():
-        # Freed before the next is built: the largest take a gigabyte.
         sizes = task.arguments(shape, classes)
         model = network(*sizes)
         model.optimizer.build(model.trainable_variables)
         step = training.compiled_step(model, task.prepare(0, classes), batch_size)
         batches = iter(pipeline.batches(images, labels, 0, batch_size, 0, 10**9))
-        yield (
-            f"{name} training step",
-            lambda step=step, batches=batches: step(*next(batches))[1].numpy(),
-            batch_size,
-            network.training_flops(*sizes),
-        )
+        yield f"{name} training step", partial(train, step, batches), batch_size, network.training_flops(*sizes)
         evaluate = task.evaluator(model, images[:EVALUATION_BATCH], classes)
         point = float(task.points(task.usual_spacing)[3])
-        yield (
-            f"{name} evaluation",
-            lambda evaluate=evaluate, point=point: evaluate(point),
-            EVALUATION_BATCH,
-            network.evaluation_flops(*sizes),
-        )
+        yield f"{name} evaluation", partial(evaluate, point), EVALUATION_BATCH, network.evaluation_flops(*sizes)
+        # The largest models take a gigabyte.
         keras.backend.clear_session()

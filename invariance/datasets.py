@@ -1,7 +1,7 @@
-"""Name or path -> images and labels, checked and checksummed.
+"""Loads datasets by name or path, checks and checksums them.
 
-MNIST and its kin come through tensorflow-datasets; ``digits`` are scikit-learn's 1,797 real handwritten digits, which
-need neither files nor network; any other name is the path of an .npz file.
+MNIST and its relatives are loaded with tensorflow-datasets. ``digits`` are the 1,797 real handwritten digits of
+scikit-learn, which need neither files nor network. Any other name is the path of an .npz file.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invariance.errors import UserError
+from invariance.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from invariance.tasks import Task
 
 
@@ -29,14 +31,14 @@ class TfdsDataset:
 
     Args:
         builder: its name there, "name" or "name/config".
-        transposed: whether its images lie on their side, rows and columns swapped.
+        transposed: whether its images are stored with rows and columns swapped.
     """
 
     builder: str
     transposed: bool = False
 
 
-# A new one is one line here.
+# A new dataset is a line here.
 TFDS = {
     "mnist": TfdsDataset("mnist"),
     "fashion_mnist": TfdsDataset("fashion_mnist"),
@@ -48,7 +50,7 @@ NAMES = ("auto", *TFDS, EMBEDDED, "FILE.npz")
 DIGITS_SEED = 0
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _BY_HAND = (
-    'To supply it by hand, prepare it on a machine with a network (python -c "import tensorflow_datasets as tfds; '
+    'To supply it by hand, prepare it on a machine with network access (python -c "import tensorflow_datasets as tfds; '
     "tfds.load('{builder}', data_dir='DIR')\"), copy DIR here and set TFDS_DATA_DIR=DIR; or pass --dataset FILE.npz "
     "with the arrays x_train, y_train, x_test, y_test"
 )
@@ -56,13 +58,16 @@ _BY_HAND = (
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A dataset in memory.
+    """A dataset in memory, checked.
 
-    Attributes:
-        name: the run folders' level ("mnist", "digits", the file's stem).
-        x_train, x_test: (n, height, width, channels) uint8.
-        y_train, y_test: (n,) int32.
-        source: where it came from, for people.
+    Args:
+        name: names folders of runs ("mnist", "digits", or the stem of a file).
+        x_train, x_test: images, see `checked_images`; stored as (n, height, width, channels) uint8.
+        y_train, y_test: labels, see `checked_labels`; stored as (n,) int32.
+        source: where the data came from.
+
+    Raises:
+        UserError: if an array is malformed, or the arrays do not fit one another; the message names source and array.
     """
 
     name: str
@@ -72,22 +77,37 @@ class Data:
     y_test: np.ndarray
     source: str
 
+    def __post_init__(self) -> None:
+        for field in _ARRAYS:
+            check = checked_images if field.startswith("x") else checked_labels
+            object.__setattr__(self, field, check(getattr(self, field), f"{self.source}: {field}"))
+        for part in ("train", "test"):
+            images, labels = len(getattr(self, f"x_{part}")), len(getattr(self, f"y_{part}"))
+            if images != labels:
+                raise UserError(f"{self.source}: x_{part} has {images} images, but y_{part} has {labels} labels")
+        if self.x_test.shape[1:] != self.image_shape:
+            shapes = f"x_train has images {self.image_shape}, but x_test has images {self.x_test.shape[1:]}"
+            raise UserError(f"{self.source}: {shapes}")
+        if unknown := sorted(set(self.y_test.tolist()) - set(self.y_train.tolist())):
+            raise UserError(f"{self.source}: y_test has the classes {unknown[:10]}, which y_train lacks")
+
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)"""
         return self.x_train.shape[1:]
 
     def sha256(self) -> dict[str, str]:
-        """A SHA-256 of each array: shape, dtype and bytes."""
+        """The SHA-256 of each array's shape, dtype and bytes."""
         digests = {}
         for field in _ARRAYS:
             array = np.ascontiguousarray(getattr(self, field))
             digest = hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode())
-            digest.update(array)
+            digest.update(array.data)
             digests[field] = digest.hexdigest()
         return digests
 
     def select(self, labels: Iterable[int]) -> Data:
-        """The images of the given labels only."""
+        """The images with the given labels only."""
         train, test = (np.isin(y, list(labels)) for y in (self.y_train, self.y_test))
         return replace(
             self,
@@ -98,7 +118,7 @@ class Data:
         )
 
     def of_task(self, task: Task) -> tuple[Data, tuple[int, ...]]:
-        """The data of the classes that a task leaves, and these classes, ascending.
+        """The data of a task's classes, and these classes, ascending.
 
         Raises:
             UserError: if the task does not fit the data.
@@ -107,19 +127,23 @@ class Data:
             classes = task.classes(self.y_train)
         except ValueError as error:
             raise UserError(f"{self.source}: {error}") from error
-        data = self.select(classes)
-        if absent := sorted(set(classes) - set(data.y_test.tolist())):
+        if absent := sorted(set(classes) - set(self.y_test.tolist())):
             raise UserError(f"{self.source}: y_test has no images of the classes {absent}")
-        return data, classes
+        return self.select(classes), classes
 
 
 def stored_as(dataset: str) -> str:
-    """The name of a dataset, or of an .npz file's path, in run folders."""
+    """The name of a dataset, given by name or path, in folders of runs."""
     return Path(dataset).stem
 
 
 def caveat(stored: str, short: bool = False) -> str | None:
-    """What must be said beside numbers on a dataset, if anything."""
+    """A warning that belongs beside all numbers on a dataset, or None.
+
+    Args:
+        stored: the dataset, see `stored_as`.
+        short: as a phrase instead of a sentence.
+    """
     if stored != EMBEDDED:
         return None
     if short:
@@ -128,19 +152,19 @@ def caveat(stored: str, short: bool = False) -> str | None:
 
 
 def needs_tensorflow(dataset: str) -> bool:
-    """Whether loading a dataset loads TensorFlow."""
+    """Whether loading a dataset imports TensorFlow."""
     return dataset in TFDS
 
 
 def resolve(name: str, say: Callable[[str], Any] = print) -> str:
-    """Turns ``auto`` into ``mnist`` or, if MNIST is neither there nor available, ``digits``; checks other names.
+    """Checks a dataset's name; resolves ``auto`` to ``mnist`` or, if that cannot be obtained, to ``digits``.
 
     Args:
-        name: what the user asked for.
-        say: called with a line of text if the user should know what was decided.
+        name: see `load`.
+        say: called with messages to the user.
 
     Raises:
-        UserError: for a name that is neither known nor an .npz file.
+        UserError: if the name is neither known nor that of an .npz file.
     """
     if name == "auto":
         if _prepared("mnist"):
@@ -167,10 +191,10 @@ def load(name: str, say: Callable[[str], Any] = print) -> Data:
 
     Args:
         name: one of `NAMES`, or the path of an .npz file.
-        say: called with a line of text before something slow.
+        say: called with messages to the user, for example before a download.
 
     Raises:
-        UserError: if it is not available or malformed; the message names file and field.
+        UserError: if the dataset is not available or malformed; the message names file and array.
     """
     name = resolve(name, say)
     if name == EMBEDDED:
@@ -180,7 +204,7 @@ def load(name: str, say: Callable[[str], Any] = print) -> Data:
     return _npz(Path(name))
 
 
-def _number_array(array: Any, where: str) -> np.ndarray:
+def _number_array(array: ArrayLike, where: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype == bool or not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise UserError(f"{where} must hold real numbers; it is of dtype {array.dtype}")
@@ -191,16 +215,16 @@ def _number_array(array: Any, where: str) -> np.ndarray:
     return array
 
 
-def checked_images(array: Any, where: str) -> np.ndarray:
+def checked_images(array: ArrayLike, where: str) -> np.ndarray:
     """Images as (n, height, width, channels) uint8.
 
     Args:
-        array: (n, height, width) or (n, height, width, channels); uint8, other integers in [0, 255], or floats in
-            [0, 1], which are rounded to 1/255.
-        where: what it is, for messages.
+        array: (n, height, width) or (n, height, width, channels); integers in [0, 255], or floats in [0, 1], which are
+            rounded to multiples of 1/255.
+        where: what messages call the array.
 
     Raises:
-        UserError: if it is anything else.
+        UserError: if the array is anything else, or empty.
     """
     array = _number_array(array, where)
     if array.ndim == 3:
@@ -211,22 +235,22 @@ def checked_images(array: Any, where: str) -> np.ndarray:
     low, high = array.min(), array.max()
     if np.issubdtype(array.dtype, np.floating):
         if low < 0 or high > 1:
-            raise UserError(f"{where} must lie in [0, 1] if it is of floats; it lies in [{low:g}, {high:g}]")
+            raise UserError(f"{where} must lie in [0, 1] if it holds floats; it lies in [{low:g}, {high:g}]")
         array = np.round(array * 255.0)
     elif low < 0 or high > 255:
         raise UserError(f"{where} must lie in [0, 255]; it lies in [{low}, {high}]")
-    return np.ascontiguousarray(array.astype(np.uint8))
+    return np.ascontiguousarray(array, np.uint8)
 
 
-def checked_labels(array: Any, where: str) -> np.ndarray:
+def checked_labels(array: ArrayLike, where: str) -> np.ndarray:
     """Labels as (n,) int32.
 
     Args:
         array: (n,) or (n, 1), non-negative integers.
-        where: what it is, for messages.
+        where: what messages call the array.
 
     Raises:
-        UserError: if it is anything else.
+        UserError: if the array is anything else, or empty.
     """
     array = _number_array(array, where)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -236,34 +260,9 @@ def checked_labels(array: Any, where: str) -> np.ndarray:
     low, high = array.min(), array.max()
     if low < 0 or high >= 2**31 or (array != np.floor(array)).any():
         raise UserError(
-            f"{where} must hold non-negative integers; it holds values from {low:g} to {high:g}, not all of that kind"
+            f"{where} must hold non-negative integers below 2**31; it holds others between {low:g} and {high:g}"
         )
-    return array.astype(np.int32)
-
-
-def checked(arrays: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """Checks the four arrays of a dataset and converts them to uint8 images and int32 labels.
-
-    Raises:
-        UserError: naming ``where`` and the field; see `checked_images` and `checked_labels`.
-    """
-    result = {
-        field: (checked_images if field.startswith("x") else checked_labels)(arrays[field], f"{where}: {field}")
-        for field in _ARRAYS
-    }
-    for part in ("train", "test"):
-        images, labels = result[f"x_{part}"], result[f"y_{part}"]
-        if len(images) != len(labels):
-            raise UserError(f"{where}: x_{part} has {len(images)} images and y_{part} {len(labels)} labels")
-    if result["x_train"].shape[1:] != result["x_test"].shape[1:]:
-        raise UserError(
-            f"{where}: x_train has images of shape {result['x_train'].shape[1:]} and x_test of "
-            f"{result['x_test'].shape[1:]}"
-        )
-    unknown = sorted(set(np.unique(result["y_test"]).tolist()) - set(np.unique(result["y_train"]).tolist()))
-    if unknown:
-        raise UserError(f"{where}: y_test has the classes {unknown[:10]}, which y_train lacks")
-    return result
+    return array.astype(np.int32, copy=False)
 
 
 def _npz(path: Path) -> Data:
@@ -277,12 +276,12 @@ def _npz(path: Path) -> Data:
                 try:
                     arrays[field] = archive[field]
                 except Exception as error:
-                    raise UserError(f"{path}: {field} cannot be read ({_first_line(error)})") from error
+                    raise UserError(f"{path}: {field} cannot be read ({_reason(error)})") from error
     except UserError:
         raise
     except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
-        raise UserError(f"{path}: not a readable .npz archive ({_first_line(error)})") from error
-    return Data(path.stem, **checked(arrays, str(path)), source=str(path.resolve()))
+        raise UserError(f"{path}: not a readable .npz archive ({_reason(error)})") from error
+    return Data(path.stem, **arrays, source=str(path.resolve()))
 
 
 def _digits() -> Data:
@@ -291,22 +290,18 @@ def _digits() -> Data:
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    # Like MNIST's, the digits fill 20 x 20 pixels of 28 x 28, so that rotation does not cut them off.
+    # As in MNIST, digits fill 20 x 20 of 28 x 28 pixels, so that rotation does not cut them off.
     images = zoom(images.reshape(-1, 8, 8) / 16.0, (1, 2.5, 2.5), order=1, mode="grid-constant", grid_mode=True)
     images = np.pad(np.clip(images, 0.0, 1.0), ((0, 0), (4, 4), (4, 4)))
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels, test_size=360, stratify=labels, random_state=DIGITS_SEED
     )
-    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-    return Data(
-        "digits",
-        **checked(arrays, "digits"),
-        source=f"scikit-learn's 1,797 real 8 x 8 digits, enlarged; 360 for testing, split by seed {DIGITS_SEED}",
-    )
+    source = f"scikit-learn's 1,797 real 8 x 8 digits, enlarged; 360 for testing, split by seed {DIGITS_SEED}"
+    return Data(EMBEDDED, x_train, y_train, x_test, y_test, source)
 
 
 def _folders() -> list[Path]:
-    """Where TFDS data may be, in order."""
+    """Folders that may hold TFDS data, in the order in which they are searched."""
     named = os.environ.get("TFDS_DATA_DIR")
     return ([Path(named).expanduser()] if named else []) + [Path.home() / "tensorflow_datasets"]
 
@@ -343,23 +338,23 @@ def _tfds(name: str, say: Callable[[str], Any]) -> Data:
             expected = builder.info.splits[part].num_examples
             if len(images) != expected:
                 raise ValueError(f"the {part} split has {len(images)} of {expected} images")
-    except Exception as error:  # TFDS and TensorFlow raise errors of many kinds for damaged files
+    except Exception as error:  # TFDS and TensorFlow raise many kinds of errors if files are damaged
         raise UserError(
-            f"{folder}: the prepared {name} is damaged or incomplete ({_first_line(error)}). Remove that folder and "
+            f"{folder}: the prepared {name} is damaged or incomplete ({_reason(error)}). Remove that folder and "
             f"try again. {by_hand}"
         ) from error
-    return Data(name, **checked(arrays, str(folder)), source=str(folder))
+    return Data(name, **arrays, source=str(folder))
 
 
 def _download(name: str, say: Callable[[str], Any]) -> Path:
-    """Has TFDS download and prepare a dataset; returns its folder. Raises UserError if that fails."""
+    """Downloads and prepares a dataset with TFDS and returns its folder; raises UserError if that fails."""
     target = _folders()[0]
     tried = " and ".join(str(folder / TFDS[name].builder) for folder in _folders())
     by_hand = _BY_HAND.format(builder=TFDS[name].builder)
     try:
         import tensorflow_datasets as tfds
 
-        # TFDS tries an unreachable host for minutes; ask first.
+        # TFDS retries an unreachable host for minutes, so it is probed first.
         url = tfds.builder_cls(TFDS[name].builder.partition("/")[0]).URL
         reason = _unreachable(url)
         if reason:
@@ -372,15 +367,15 @@ def _download(name: str, say: Callable[[str], Any]) -> Path:
         raise
     except Exception as error:
         raise UserError(
-            f"{name} is not in {tried}, and downloading it to {target} failed ({_first_line(error)}). {by_hand}"
+            f"{name} is not in {tried}, and downloading it to {target} failed ({_reason(error)}). {by_hand}"
         ) from error
 
 
 def _unreachable(url: str, seconds: float = 10.0) -> str | None:
-    """Why a URL's host does not answer within some seconds, or None if it does. Proxies are respected."""
+    """Why a URL's host cannot be reached within some seconds, or None if it can. Proxies are respected."""
     import requests
 
-    answer = [f"no answer in {seconds:g} s"]
+    answer: list[str | None] = [f"no answer in {seconds:g} s"]
 
     def ask() -> None:
         try:
@@ -389,14 +384,13 @@ def _unreachable(url: str, seconds: float = 10.0) -> str | None:
         except requests.exceptions.RequestException as error:
             answer[0] = type(error).__name__
 
-    # In a thread, because looking up a name has no time limit of its own.
+    # In a thread, because looking up a host name has no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
     return answer[0]
 
 
-def _first_line(error: Exception) -> str:
-    # TensorFlow puts the name of its own function before what went wrong.
-    text = re.sub(r"\{\{.*?\}\}\s*", "", str(error)).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def _reason(error: Exception) -> str:
+    # TensorFlow's messages begin with the name of an internal function in double braces.
+    return re.sub(r"\{\{.*?\}\}\s*", "", f"{type(error).__name__}: {one_line(error)}")

@@ -1,4 +1,4 @@
-"""What is declared: models, how long they are trained, what is expected of them. Imports no TensorFlow."""
+"""Declarations: models, training budgets, expected numbers, experiments. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from invariance.errors import UserError, require_count, require_positive
 from invariance.tasks import Task
 from invariance.tasks.task import Evaluation
 
-# In order of their cost.
+# In order of cost.
 PROFILES = ("smoke", "quick", "standard", "paper")
-# The shortest profile whose numbers are compared with published ones; those of shorter ones are provisional.
+# The shortest profile whose numbers are compared with published ones. Shorter ones give provisional numbers.
 COMPARABLE = "standard"
 
 
 def comparable(profile: str) -> bool:
-    """Whether runs in a profile are long enough to be compared with published numbers."""
+    """Whether a profile trains for long enough that its numbers can be compared with published ones."""
     return profile in PROFILES[PROFILES.index(COMPARABLE) :]
 
 
@@ -35,18 +35,18 @@ class Budget:
 
     Args:
         steps: number of updates.
-        batch_size: images a step.
+        batch_size: images per step.
         steps_per_epoch: steps between two rows of history.csv.
-        learning_rate: at the first step.
-        decay_rate: the learning rate is multiplied by this ...
-        decay_steps: ... every so many steps (staircase).
-        warmup_steps: if not 0, the learning rate rises in so many steps from 0 to `learning_rate` and then falls along
-            a cosine to 0 at the last step, instead of the staircase.
-        grid_spacing: between the points of the evaluation, see `Transformation.grid`; None for the finest grid.
+        learning_rate: initial learning rate.
+        decay_rate: factor applied to the learning rate every `decay_steps` steps (staircase).
+        decay_steps: steps between two decays.
+        warmup_steps: if positive, the learning rate rises linearly from 0 to `learning_rate` in this many steps and
+            then falls to 0 along a cosine, instead of the staircase.
+        grid_spacing: spacing of the evaluation grid, in the parameter's unit; None for the finest grid.
         images_per_class: test images of each class that are evaluated; None for all.
 
     Raises:
-        ValueError: if a number is out of bounds.
+        ValueError: if an argument is out of range.
     """
 
     steps: int
@@ -74,11 +74,11 @@ class Budget:
             raise ValueError(f"Argument `warmup_steps` must be less than `steps`. Received: {self.warmup_steps!r}")
 
     def evaluation(self, **changes: Any) -> Evaluation:
-        """How finely models are measured, with some changes."""
+        """How models are measured under this budget, with some settings changed."""
         return Evaluation(**{"spacing": self.grid_spacing, "images_per_class": self.images_per_class, **changes})
 
     def schedule(self) -> Any:
-        """The learning rate as a Keras schedule (a float where it is constant)."""
+        """The learning rate: a Keras schedule, or a float if it is constant."""
         if self.decay_rate == 1.0 and not self.warmup_steps:
             return self.learning_rate
         import keras
@@ -97,14 +97,14 @@ class Entry:
     """A model of an experiment, with its budgets.
 
     Args:
-        model: a builder, ``(*arguments, learning_rate) -> compiled Keras model`` with the arguments that the task gives
+        model: a builder, ``(*arguments, learning_rate) -> compiled Keras model``, where the task gives the arguments
             (`Task.arguments`): ``(input_shape, classes, learning_rate)`` for `Recognition`,
-            ``(input_shape, output_shape, numbers, learning_rate)`` for `Generation`. Best a frozen dataclass with such
-            a ``__call__`` (`models.declaration.Declaration`): its fields go into config.json.
+            ``(input_shape, output_shape, numbers, learning_rate)`` for `Generation`. Preferably a frozen dataclass with
+            such a ``__call__`` (`models.declaration.Declaration`), whose fields are recorded in config.json.
         budgets: profile -> `Budget`.
-        variants: profile -> the builder that replaces the model there (of a narrower network, say).
-        task: instead of the experiment's; None for that.
-        note: what a reader of its numbers must know, for the tables.
+        variants: profile -> builder used there instead (of a narrower network, for example).
+        task: the model's own task; None for the experiment's.
+        note: what readers of its numbers need to know, printed below the tables.
     """
 
     model: Callable[..., Any]
@@ -118,26 +118,30 @@ class Entry:
         return self.variants.get(profile, self.model)
 
     def with_budgets(self, profiles: Collection[str] = PROFILES, **changes: Any) -> Entry:
-        """The entry with other settings in the budgets of some profiles.
+        """The same model with some settings of its budgets changed.
+
+        Args:
+            profiles: whose budgets are changed.
+            changes: fields of `Budget`.
 
         Raises:
-            ValueError: if a budget refuses one.
+            ValueError: if a value is out of range.
         """
         changed = {name: replace(budget, **changes) for name, budget in self.budgets.items() if name in profiles}
         return replace(self, budgets={**self.budgets, **changed})
 
     def departures(self, profile: str) -> list[str]:
-        """How a profile differs from the original budget, the profile `paper`: a phrase for each setting."""
+        """How a profile differs from the original (the profile `paper`): a phrase for each setting that does."""
         if "paper" not in self.budgets:
             return []
-        pairs = [
-            (self.budgets[profile], self.budgets["paper"], ("steps_per_epoch", "grid_spacing", "images_per_class"))
-        ]
+        # How often losses are logged and how finely models are measured does not change the model.
+        harmless = ("steps_per_epoch", "grid_spacing", "images_per_class")
+        pairs: list[tuple[Any, Any]] = [(self.budgets[profile], self.budgets["paper"])]
         if dataclasses.is_dataclass(self.model) and type(self.model) is type(self.model_for(profile)):
-            pairs.append((self.model_for(profile), self.model, ()))
+            pairs.append((self.model_for(profile), self.model))
         return [
             f"{field.name} {_number(getattr(here, field.name))} (original {_number(getattr(original, field.name))})"
-            for here, original, harmless in pairs
+            for here, original in pairs
             for field in dataclasses.fields(original)
             if field.name not in harmless and getattr(here, field.name) != getattr(original, field.name)
         ]
@@ -145,12 +149,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Band:
-    """Where our number is expected to lie, given the published one. Declared before the runs.
+    """The range in which our number is expected to fall, given the published one. Declared before the runs.
 
     Args:
-        absolute: largest difference.
-        relative: largest difference as a share of the published number.
-        below: a bound of ours, whatever was published.
+        absolute: largest absolute difference.
+        relative: largest difference, as a share of the published number.
+        below: upper bound of our number, whatever was published.
     """
 
     absolute: float | None = None
@@ -158,7 +162,7 @@ class Band:
     below: float | None = None
 
     def holds(self, ours: float, published: float) -> bool:
-        """Whether ours lies in it."""
+        """Whether our number falls within the band."""
         difference = abs(ours - published)
         return (
             (self.absolute is None or difference <= self.absolute)
@@ -167,7 +171,7 @@ class Band:
         )
 
     def text(self) -> str:
-        """For people."""
+        """The band in words: "within 0.05 and below 0.125"."""
         parts = []
         if self.absolute is not None:
             parts.append(f"within {self.absolute:g}")
@@ -180,20 +184,20 @@ class Band:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: a task, and the models that are trained on it.
+    """A task and the models that are trained on it.
 
     Args:
-        name: that of the declaring module; the run folders' first level.
-        task: what is trained on and measured.
+        name: name of the declaring module, and of the experiment's folder of runs.
+        task: what models are trained on and measured at.
         models: name -> `Entry`.
-        defaults: the models that run when none is named; all of them by default.
-        published: model -> metric -> published value, or {digit: value}, for the reports.
-        published_on: the dataset that the published values were measured on.
+        defaults: models that are run by default; all if empty.
+        published: model -> metric -> published value, or {digit: value}, for the tables.
+        published_on: dataset of the published values.
         published_curves: model -> digit -> {parameter: published value}, for the figures.
-        bands: metric -> `Band` around the published numbers.
-        findings: model -> column of the table ("p_out", "ratio_4") -> why ours lies outside its band, found by
-            experiment.
-        deviations: pairs (what differs from the original in every profile, why).
+        bands: metric -> `Band` around the published values.
+        findings: model -> column of the table ("p_out", "ratio_4") -> why our number falls outside its band: a string,
+            or an object whose ``str`` is taken whenever a table shows it.
+        deviations: pairs (deviation from the original in every profile, reason).
 
     Raises:
         ValueError: if a default is not among the models.
@@ -207,7 +211,7 @@ class Experiment:
     published_on: str = "mnist"
     published_curves: Mapping[str, Mapping[int, Mapping[float, float]]] = field(default_factory=dict)
     bands: Mapping[str, Band] = field(default_factory=dict)
-    findings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     deviations: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -216,12 +220,12 @@ class Experiment:
             raise ValueError(f"Argument `defaults` must name models of the experiment. Received: {unknown}")
 
     def task_of(self, model: str) -> Task:
-        """The task of a model."""
+        """The task a model is trained on."""
         return self.models[model].task or self.task
 
 
 def installed_modules() -> Iterator[ModuleType]:
-    """The modules of all packages that the entry points "invariance.experiments" name, subpackages included.
+    """All modules of the packages named by entry points "invariance.experiments", subpackages included.
 
     Raises:
         UserError: if a module cannot be imported.
@@ -231,15 +235,15 @@ def installed_modules() -> Iterator[ModuleType]:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             try:
                 yield importlib.import_module(found.name)
-            except Exception as error:  # whatever a file that somebody is writing raises
+            except Exception as error:  # a file being edited may raise anything
                 raise UserError(f"{found.name} cannot be imported ({type(error).__name__}: {error})") from error
 
 
 def installed_experiments() -> dict[str, Experiment]:
-    """Name -> experiment, of every installed module with an `EXPERIMENT`.
+    """Every installed module's `EXPERIMENT`, by name.
 
     Raises:
-        UserError: see `installed_modules`.
+        UserError: if a module cannot be imported, or its experiment has another name than the module.
     """
     found = {}
     for module in installed_modules():
@@ -253,19 +257,22 @@ def installed_experiments() -> dict[str, Experiment]:
     return found
 
 
-def _number(value) -> str:
+def _number(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_number, value)) + ")"
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
 def describe_model(model: Callable[..., Any]) -> dict:
-    """A JSON description of a builder: its fields if it is a dataclass, otherwise its name and a digest.
+    """A JSON description of a builder, by which a resumed run recognises it.
 
-    The digest is that of the function's or class' own source, without what it calls.
+    A dataclass is described by its fields, a builder with a method ``describe`` by what that returns, any other builder
+    by its name and the SHA-256 of its source (not of the functions it calls).
     """
-    if dataclasses.is_dataclass(model):
+    if dataclasses.is_dataclass(model) and not isinstance(model, type):
         return {"builder": type(model).__name__, **dataclasses.asdict(model)}
+    if hasattr(model, "describe"):
+        return model.describe()
     described = {"builder": getattr(model, "__qualname__", type(model).__qualname__)}
     with contextlib.suppress(OSError, TypeError):  # typed at a prompt, or a callable object
         described["source_sha256"] = hashlib.sha256(inspect.getsource(model).encode()).hexdigest()

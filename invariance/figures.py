@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from invariance.tasks.draw import Errors
     from invariance.tasks.metrics import Predictions
 
-# Colour-blind-safe (Okabe and Ito); restricted classes get the two strong ones.
+# Safe for colour-blind readers (Okabe and Ito). Restricted classes get the strong colours.
 _STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
 _DASHES = (
     "-",
@@ -44,12 +44,12 @@ _DASHES = (
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure of a run folder.
+    """A figure to be saved in a folder.
 
     Args:
-        name: of its file.
-        figure: matplotlib's.
-        greys: whether it is a sheet of grey images, in which every shade counts.
+        name: name of its file.
+        figure: the figure.
+        greys: whether it consists of grey images, whose shades the palette must preserve.
     """
 
     name: str
@@ -57,22 +57,22 @@ class Picture:
     greys: bool = False
 
     def save(self, folder: Path) -> None:
-        """Writes it as PNG, atomically, and closes it. With few colours: half the bytes, and no visible loss.
+        """Writes the figure as PNG, atomically, and closes it. A palette halves the size without visible loss.
 
         Raises:
-            RunError: if the disk does not take it.
+            RunError: if the file cannot be written.
         """
         drawn = io.BytesIO()
         self.figure.savefig(drawn, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
         plt.close(self.figure)
-        way = (96, Image.Quantize.MEDIANCUT) if self.greys else (256, Image.Quantize.FASTOCTREE)
-        few = Image.open(drawn).convert("RGB").quantize(*way, dither=Image.Dither.NONE)
+        colours, method = (96, Image.Quantize.MEDIANCUT) if self.greys else (256, Image.Quantize.FASTOCTREE)
+        reduced = Image.open(drawn).convert("RGB").quantize(colours, method, dither=Image.Dither.NONE)
         with replacing(folder / self.name) as partial:
-            few.save(partial, "PNG", optimize=True)
+            reduced.save(partial, "PNG", optimize=True)
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """A figure as the bytes of a PNG; the figure is closed."""
+    """A figure as PNG, in bytes. The figure is closed."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight")
     plt.close(figure)
@@ -80,7 +80,7 @@ def png(figure: Figure, dpi: int = 100) -> bytes:
 
 
 def accuracy_by_parameter(predictions: Predictions, task: Recognition, title: str, chance: float) -> Figure:
-    """Accuracy by parameter, a line per class; training range of the restricted classes shaded; chance dashed."""
+    """Accuracy over the parameter, a line per class; the restricted training range is shaded, chance is dashed."""
     figure, axes = _by_parameter(predictions, predictions.accuracy, task)
     axes.axhline(chance, color="black", lw=1, ls=(0, (2, 3)), label=f"chance ({chance:.3f})")
     axes.set(ylabel="accuracy", title=title, ylim=(-0.02, 1.02))
@@ -89,7 +89,7 @@ def accuracy_by_parameter(predictions: Predictions, task: Recognition, title: st
 
 
 def error_of_reconstruction(predictions: Predictions, task: Recognition, title: str) -> Figure:
-    """Mean squared error of the reconstruction by parameter, drawn like the accuracy."""
+    """Mean squared error of the reconstruction over the parameter, drawn like the accuracy."""
     figure, axes = _by_parameter(predictions, predictions.errors, task)
     axes.set(ylabel="mean squared error of the reconstruction", title=title)
     axes.set_ylim(bottom=0)
@@ -98,7 +98,7 @@ def error_of_reconstruction(predictions: Predictions, task: Recognition, title: 
 
 
 def _shade(axes: Any, task: Task, labels: Sequence[int], names: str) -> None:
-    """Shades the training ranges of some classes; of whole values, up to the last one."""
+    """Shades the training ranges of some classes; ranges of whole values up to their last one."""
     kind = task.transformation
     spans = {span for label in labels for span in centred(task.ranges.of(label), kind.period)}
     for number, (low, high) in enumerate(sorted(spans)):
@@ -112,7 +112,7 @@ def _shade(axes: Any, task: Task, labels: Sequence[int], names: str) -> None:
 
 
 def _parameter_axis(axes: Any, task: Task) -> None:
-    """The axis of the transformation's parameter: label, extent, ticks."""
+    """Sets the label, limits and ticks of the parameter's axis."""
     kind = task.transformation
     axes.set_xlabel(kind.axis)
     if kind.period:
@@ -122,7 +122,7 @@ def _parameter_axis(axes: Any, task: Task) -> None:
 
 
 def _by_parameter(predictions: Predictions, values: Any, task: Recognition) -> tuple[Figure, Any]:
-    """Axes with a line per class over the parameter, the training range of the restricted classes shaded."""
+    """Axes with a line per class over the parameter and the restricted training range shaded."""
     figure, axes = plt.subplots(figsize=(9, 4.6))
     _parameter_axis(axes, task)
     _shade(axes, task, task.restricted, ", ".join(map(str, task.restricted)))
@@ -155,7 +155,7 @@ def taken_for(predictions: Predictions, task: Recognition, title: str) -> Figure
 
 
 def training_curves(history: Sequence[Mapping[str, float]], title: str) -> Figure:
-    """Loss and the other logged values by the number of training images seen."""
+    """The loss and the other logged values over the number of training images seen."""
     keys = [key for key in history[0] if key not in ("step", "images", "seconds")]
     figure, panels = plt.subplots(1, len(keys), figsize=(4.6 * len(keys), 3.2), squeeze=False)
     images = [row["images"] for row in history]
@@ -172,11 +172,12 @@ def training_curves(history: Sequence[Mapping[str, float]], title: str) -> Figur
 
 
 def contact_sheet(images: Any, captions: Sequence[str], title: str) -> Figure:
-    """A sheet of images as a network gets them.
+    """A sheet of captioned images.
 
     Args:
         images: (n, height, width, channels), in [0, 1].
-        captions: n short texts.
+        captions: n short captions.
+        title: of the figure.
     """
     columns = 12
     rows = math.ceil(len(images) / columns)
@@ -196,13 +197,14 @@ def contact_sheet(images: Any, captions: Sequence[str], title: str) -> Figure:
 def reconstructions(
     inputs: Any, drawn: Any, captions: Sequence[tuple[str, str]], right: Sequence[bool], title: str
 ) -> Figure:
-    """Pairs of images: above what the network sees, below its reconstruction.
+    """Pairs of images: the network's input above its reconstruction.
 
     Args:
         inputs: (n, height, width, channels), in [0, 1].
-        drawn: the same shape.
-        captions: n pairs (text above the input, class that was chosen).
-        right: n booleans; errors get a red caption.
+        drawn: reconstructions, of the same shape.
+        captions: n pairs (caption of the input, class it is taken for).
+        right: n booleans; captions of wrong answers are red.
+        title: of the figure.
     """
     columns = 12 if len(inputs) % 12 == 0 else 8
     blocks = math.ceil(len(inputs) / columns)
@@ -225,12 +227,13 @@ def reconstructions(
     return figure
 
 
-def dimensions(drawn: np.ndarray, offsets: Sequence[float], title: str) -> Figure:
-    """The decoder's images as each dimension of a capsule is varied: one row per dimension.
+def dimensions(drawn: np.ndarray, offsets: Sequence[float] | np.ndarray, title: str) -> Figure:
+    """The decoder's images as each dimension of a capsule is varied, a row per dimension.
 
     Args:
         drawn: (dimensions, offsets, height, width, channels), in [0, 1].
-        offsets: what was added.
+        offsets: the values added to a dimension.
+        title: of the figure.
     """
     rows, columns = drawn.shape[:2]
     height = rows * 0.62 + 0.9
@@ -255,16 +258,16 @@ def error_by_parameter(
     title: str,
     published: Mapping[int, Mapping[float, float]] | None = None,
 ) -> Figure:
-    """Mean squared error of drawn images by parameter, a line per class, on a logarithmic scale.
+    """Mean squared error of drawn images over the parameter, a line per class, on a logarithmic scale.
 
-    The training range of the restricted classes is shaded. Points at which interpolation does not blur the target stand
-    apart from the lines. Baselines are those of ``digit``; published values are dots.
+    The restricted training range is shaded. Crosses are points at which interpolation does not blur the target; circles
+    are published values.
 
     Args:
         errors: of a model.
         task: gives the ranges.
-        digit: whose baselines are drawn.
-        title: above the axes.
+        digit: the class whose baselines are drawn.
+        title: of the figure.
         published: digit -> {parameter: value}.
     """
     figure, axes = plt.subplots(figsize=(9, 5.4))
@@ -272,6 +275,7 @@ def error_by_parameter(
     blurred = ~np.isin(errors.points, task.transformation.unblurred)
     free, strong = 0, iter(_STRONG)
     emphasised = {label: next(strong) for label in (task.restricted or (digit,))[: len(_STRONG)]}
+    style: dict[str, Any]
     for label, line in zip(errors.classes, errors.errors, strict=True):
         if label in emphasised:
             style = {"color": emphasised[label], "lw": 2.2, "zorder": 3}
@@ -279,13 +283,13 @@ def error_by_parameter(
             style = {"color": _FREE, "lw": 1.1, "ls": _DASHES[free % len(_DASHES)]}
             free += 1
         axes.plot(errors.points[blurred], line[blurred], label=str(label), **style)
-        colour = {"color": style["color"], "zorder": style.get("zorder", 2)}
-        axes.plot(errors.points[~blurred], line[~blurred], ls="none", marker="x", ms=4, **colour)
+        cross = {"ls": "none", "marker": "x", "ms": 4, "zorder": style.get("zorder", 2)}
+        axes.plot(errors.points[~blurred], line[~blurred], color=style["color"], **cross)
     row = errors.classes.index(digit)
     for number, (name, values) in enumerate(errors.baselines.items()):
         axes.plot(
             errors.points[blurred],
-            # A copied input has no error where nothing is changed, which a logarithm cannot show.
+            # A copied input has no error at the identity, which has no logarithm.
             np.where(values[row, blurred] > 0, values[row, blurred], np.nan),
             color="black",
             lw=0.9,
@@ -318,13 +322,15 @@ def error_by_parameter(
 def pairs(
     expected: np.ndarray, drawn: np.ndarray, labels: Sequence[int], points: Any, task: Task, title: str
 ) -> Figure:
-    """Expected images above drawn ones: a column per parameter, two rows per class; trained parameters are framed.
+    """Expected images above drawn ones, two rows per class and a column per parameter; trained parameters are framed.
 
     Args:
         expected: (points, digits, height, width, channels), in [-1, 1].
         drawn: the same shape.
-        labels: of the classes.
-        points: of the parameter.
+        labels: of the digits.
+        points: (points,) of the parameter.
+        task: gives the training ranges.
+        title: of the figure.
     """
     digits = len(labels)
     figure, panels = _sheet(2 * digits, len(points))
@@ -345,11 +351,13 @@ def pairs(
 
 
 def samples(drawn: np.ndarray, points: Any, task: Task, title: str) -> Figure:
-    """Images drawn from codes: a row per code, a column per parameter.
+    """Images drawn from codes, a row per code and a column per parameter.
 
     Args:
         drawn: (codes, points, height, width, channels), in [-1, 1].
-        points: of the parameter.
+        points: (points,) of the parameter.
+        task: names the parameter.
+        title: of the figure.
     """
     figure, panels = _sheet(*drawn.shape[:2])
     for row, images in enumerate(drawn):
@@ -362,7 +370,7 @@ def samples(drawn: np.ndarray, points: Any, task: Task, title: str) -> Figure:
 
 
 def _named(task: Task) -> str:
-    """The parameter with its unit."""
+    """The parameter and its unit."""
     kind = task.transformation
     return f"{kind.parameter}, {kind.unit}" if kind.unit else kind.parameter
 
@@ -370,18 +378,18 @@ def _named(task: Task) -> str:
 def parameter_map(
     values: np.ndarray, points: np.ndarray, trained: Intervals, title: str, label: str, most: float | None = None
 ) -> Figure:
-    """A number over (dy, dx); the training range is framed.
+    """A number over (dy, dx); the training range, between its outermost ends, is framed.
 
     Args:
-        values: (points, points), rows dy.
-        points: pixels, evenly spaced.
-        trained: the training range, of which the outermost ends are framed.
-        title: above the axes.
-        label: what the number is.
-        most: the number at the end of the colour scale; None for the largest.
+        values: (points, points), a row for each dy.
+        points: shifts in pixels, evenly spaced.
+        trained: the training range.
+        title: of the figure.
+        label: of the colour scale.
+        most: end of the colour scale; None for the largest number.
     """
     figure, axes = plt.subplots(figsize=(6.2, 5.2))
-    half = (points[1] - points[0]) / 2
+    half = (points[1] - points[0]) / 2 if len(points) > 1 else 0.5
     extent = (points[0] - half, points[-1] + half, points[-1] + half, points[0] - half)
     image = axes.imshow(values, extent=extent, cmap="viridis", vmin=0, vmax=most)
     low, high = trained[0][0] - 0.5, trained[-1][1] - 0.5
@@ -393,15 +401,15 @@ def parameter_map(
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """An animated GIF: expected image left, drawn image right; a bar below at parameters shown in training.
+    """An animated GIF: the expected image beside the drawn one, above a white bar if the parameter was trained.
 
     Args:
-        name: of its file.
+        name: name of its file.
         expected: (frames, height, width, channels), in [-1, 1].
         drawn: the same shape.
         points: (frames,) of the parameter.
-        task: gives the training range ...
-        label: ... of this class.
+        task: gives the training range.
+        label: of the class that is drawn.
     """
 
     name: str
@@ -412,10 +420,10 @@ class Animation:
     label: int
 
     def save(self, folder: Path) -> None:
-        """Writes it, atomically.
+        """Writes the animation, atomically.
 
         Raises:
-            RunError: if the disk does not take it.
+            RunError: if the file cannot be written.
         """
         trained = contains(self.task.ranges.of(self.label), self.points, self.task.transformation.period)
         frames = []
@@ -431,13 +439,12 @@ class Animation:
 
 
 def curves_together(curves: Mapping[str, Sequence[Mapping[float, float]]], task: Task, title: str) -> Figure:
-    """A curve per model over the same parameter: the mean of its runs; shaded from the lowest to the highest.
+    """A curve per model over the parameter: the mean of its runs, shaded from the lowest to the highest.
 
     Args:
-        curves: name -> [{parameter: value}, one for each run]. Parameters that not all runs of a model have are
-            omitted.
-        task: what was measured.
-        title: above the axes.
+        curves: name -> [{parameter: value} of each run]; only parameters that all runs of a model share are drawn.
+        task: names the parameter and what is measured.
+        title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
     for number, (name, runs) in enumerate(curves.items()):

@@ -1,11 +1,11 @@
-"""Files written atomically, and read back."""
+"""Writes files atomically, and reads them back."""
 
 import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from invariance.errors import RunError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``, which replaces it, complete and on disk, if the block ends without error.
+    """Yields a temporary path that replaces ``path`` atomically, once on disk, if the block raises nothing.
 
-    The suffix stays the same, because some writers choose a format by it.
+    It has the same suffix, because some writers choose a format by it.
 
     Raises:
-        RunError: if it cannot be written (disk full, read-only, over a quota); ``path`` is left as it was.
+        RunError: if the file cannot be written (disk full, read-only, over quota); ``path`` is left as it was.
     """
     path = Path(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -47,8 +47,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes dictionaries with the same keys as CSV, atomically; no rows make an empty file."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows that share their keys as CSV, atomically; without rows the file is empty."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -57,8 +57,8 @@ def write_csv(path: Path, rows: list[dict]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_csv(path: Path) -> list[dict]:
-    """Reads a CSV file; texts that look like numbers become numbers."""
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Reads a CSV file; whatever parses as a number becomes one."""
 
     def value(text: str) -> Any:
         for kind in (int, float):

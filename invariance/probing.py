@@ -31,9 +31,9 @@ def probe(
     task: type[Task] = Recognition,
     spacing: float | None = None,
     redraws: int = 0,
-    pixels: tuple[float, float] | None = None,
+    pixels: tuple[float, float] = (0.0, 1.0),
     quiet: bool = True,
-    **ranges: Intervals,
+    **ranges: Any,
 ) -> Measured:
     """Measures a trained model on transformed images, in the range that restricted classes were shown in and outside.
 
@@ -52,7 +52,7 @@ def probe(
         task: `Recognition` or `Generation`.
         spacing: between the points of the grid, see `Transformation.grid`; by default the task's usual one.
         redraws: also measure recognition with so many random drawings of the parameters.
-        pixels: what a classifier takes for black and for white; by default (0.0, 1.0).
+        pixels: what a classifier takes for black and for white.
         quiet: show no progress.
         ranges: further ranges of the task, such as ``inverted`` of P_inv.
 
@@ -78,9 +78,8 @@ def probe(
         classes = asked.classes(labels)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    evaluation = Evaluation(
-        asked.usual_spacing if spacing is None else spacing, redraws=redraws, **({"pixels": pixels} if pixels else {})
-    )
+    usual = asked.usual_spacing if spacing is None else spacing
+    evaluation = Evaluation(usual, redraws=redraws, pixels=pixels)
     asked.check(evaluation)
     from invariance.runs.provenance import import_tensorflow
 

@@ -1,87 +1,93 @@
-"""Work in processes of its own, several at once where that is wanted. Imports no TensorFlow."""
+"""Runs work in child processes, several at a time. Imports no TensorFlow."""
 
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from invariance.errors import Interrupted, RunError, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# How often to check whether a signal has arrived, in seconds: a signal does not end the wait for a child.
+_POLL_SECONDS = 1.0
 
 
 def cores() -> list[int]:
-    """The processor cores this process may use."""
+    """The processor cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def in_child(action: Callable[[], Any]) -> Any:
-    """Calls ``action`` in a process of its own and returns its result or raises its error."""
+    """Calls ``action`` in a child process and returns its result or raises its error."""
     ((_, error, value),) = in_children([action])
     if error:
         raise error
     return value
 
 
-def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator[tuple[int, Exception | None, Any]]:
-    """Calls each action in a process of its own, up to ``jobs`` at once, each of these on its share of the cores.
+def in_children(
+    actions: Sequence[Callable[[], Any]], jobs: int = 1
+) -> Generator[tuple[int, Exception | None, Any], None, None]:
+    """Calls each action in a child process, up to ``jobs`` at a time, each on its share of the cores.
 
-    TensorFlow holds on to memory and threads; a process per run gives each run its peak memory a meaning. Forking is
-    safe here because this process never loads TensorFlow.
+    TensorFlow never returns memory or threads, and a process for each run makes the run's peak memory meaningful.
+    Forking is safe because the parent never loads TensorFlow.
 
-    On Ctrl-C the terminal tells us and the children; what it did not tell them, and SIGTERM, we pass on. They save
-    their state, and we wait for that.
-    Whoever abandons this iterator ends the children that are still there, in the same way.
+    Ctrl-C on a terminal reaches the parent and its children. Any other SIGINT, and SIGTERM, is passed on to the
+    children. They save their state, and the parent waits for them. Closing the generator ends the remaining children
+    in the same way.
 
     Args:
-        actions: their results must be fit for pickling.
+        actions: functions whose results can be pickled.
         jobs: 1 to the number of `cores`.
 
     Yields:
-        (number of the action, UserError or RunError or None, result), in the order in which they end.
+        (index of the action, UserError or RunError or None, result), in the order in which the actions end.
 
     Raises:
-        Interrupted: after a signal, when all children have ended.
+        Interrupted: after a signal, once all children have ended.
     """
     context = multiprocessing.get_context("fork")
     waiting, free = list(enumerate(actions)), list(range(jobs))
-    running, stopped, told = {}, [], False
+    running: dict[Any, tuple[int, Any, int]] = {}
+    received: list[int] = []
+    passed_on = False
 
-    def stop(number, frame):
-        stopped.append(number)
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
         if number == signal.SIGTERM:
             terminate()
 
-    def terminate():
+    def terminate() -> None:
         for _, child, _ in running.values():
             child.terminate()
 
-    def start(number, action, share):
+    def start(index: int, action: Callable[[], Any], share: int) -> None:
         receiver, sender = context.Pipe(duplex=False)
 
-        def work():
+        def work() -> None:
             for each, handler in previous.items():
                 signal.signal(each, handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             receiver.close()
             if jobs > 1:
-                _keep_to(share, jobs)
+                _restrict_to_share(share, jobs)
             try:
                 sender.send((None, action()))
             except (UserError, RunError) as error:
                 sender.send((error, None))
             except KeyboardInterrupt:
-                sender.send((_stopped(), None))
+                sender.send((_interrupted(), None))
 
         child = context.Process(target=work)
-        # A signal that comes now is handled when the child is known here, and there when it has its own handlers.
+        # A signal is held back until the parent knows the child and the child has its own handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             child.start()
-            running[receiver] = number, child, share
+            running[receiver] = index, child, share
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         sender.close()
@@ -90,30 +96,29 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
     sys.stderr.flush()
     previous = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        while running or (waiting and not stopped):
-            while waiting and free and not stopped:
+        while running or (waiting and not received):
+            while waiting and free and not received:
                 start(*waiting.pop(0), free.pop(0))
-            # Not for ever, because a signal does not end this wait.
-            ended = multiprocessing.connection.wait(list(running), 1.0)
-            if not ended and stopped and not told:
-                # A SIGINT may have come to us alone.
-                told = True
+            ended: list[Any] = multiprocessing.connection.wait(list(running), _POLL_SECONDS)
+            if not ended and received and not passed_on:
+                # The SIGINT may have reached the parent alone.
+                passed_on = True
                 terminate()
             for receiver in ended:
-                number, child, share = running[receiver]
+                index, child, share = running[receiver]
                 try:
                     error, value = receiver.recv()
                     child.join()
                 except (EOFError, OSError):
-                    # Its end came before or within what it had to say.
+                    # The child ended before it had sent its result, or while sending it.
                     child.join()
-                    error, value = _ended_early(child.exitcode, stopped), None
+                    error, value = _ended_early(child.exitcode, bool(received)), None
                 del running[receiver]
                 receiver.close()
                 free.append(share)
-                yield number, error, value
-        if stopped:
-            raise _stopped()
+                yield index, error, value
+        if received:
+            raise _interrupted()
     finally:
         terminate()
         for _, child, _ in running.values():
@@ -122,24 +127,24 @@ def in_children(actions: Sequence[Callable[[], Any]], jobs: int = 1) -> Iterator
             signal.signal(number, handler)
 
 
-def _stopped() -> Interrupted:
-    return Interrupted("stopped; repeat the command to go on")
+def _interrupted() -> Interrupted:
+    return Interrupted("stopped; repeat the command to resume")
 
 
-def _ended_early(exitcode, stopped):
-    if stopped or exitcode == -signal.SIGTERM:
-        return _stopped()
+def _ended_early(exitcode: int, stopping: bool) -> RunError:
+    if stopping or exitcode == -signal.SIGTERM:
+        return _interrupted()
     if exitcode >= 0:
-        return RunError(f"the run's process ended early (exit code {exitcode}); what it said stands above")
-    hint = "; out of memory?" if exitcode == -signal.SIGKILL else ""
-    return RunError(f"the run's process ended early (killed by signal {-exitcode}{hint}). Repeat the command to go on")
+        return RunError(f"the run's process exited with code {exitcode}; see its output above")
+    hint = " (out of memory?)" if exitcode == -signal.SIGKILL else ""
+    return RunError(f"the run's process was killed by signal {-exitcode}{hint}; repeat the command to resume")
 
 
-def _keep_to(share, shares):
-    """Keeps this process, which has not loaded TensorFlow yet, to its share of the cores, and of a GPU's memory."""
-    mine = cores()
-    mine = mine[share * len(mine) // shares : (share + 1) * len(mine) // shares]
+def _restrict_to_share(share: int, shares: int) -> None:
+    """Restricts this process, before it loads TensorFlow, to its share of the cores and of a GPU's memory."""
+    own = cores()
+    own = own[share * len(own) // shares : (share + 1) * len(own) // shares]
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, mine)
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(len(mine)))
+        os.sched_setaffinity(0, own)
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(len(own)))
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

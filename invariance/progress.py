@@ -1,13 +1,17 @@
-"""What the person at the terminal sees while something long runs. Imports no TensorFlow."""
+"""Progress and the time left, on a terminal or in a log. Imports no TensorFlow."""
 
 import os
 import shutil
 import sys
 import time
+from typing import TextIO
+
+# How often the line on a terminal is rewritten, and how long a log stays silent.
+LIVE_SECONDS, SILENT_SECONDS = 0.2, 120.0
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 3:20 min, 2:05 h."""
+    """A duration as text: 48 s, 3:20 min, 2:05 h."""
     seconds = round(seconds)
     if seconds < 100:
         return f"{seconds} s"
@@ -16,52 +20,48 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
 
 
-# How often the line on a terminal is rewritten; elsewhere, how long nothing may be said before a line is.
-LIVE_SECONDS, SILENT_SECONDS = 0.2, 120.0
-
-
 class Progress:
-    """A line that is rewritten on a terminal; elsewhere whole lines, and one after two minutes of silence.
+    """Progress of one piece of work.
 
-    Nothing at all when quiet.
+    On a terminal, a line that is rewritten. Elsewhere whole lines, at least one every two minutes.
 
     Args:
-        name: what is being worked on.
-        quiet: say nothing.
-        stream: where to; standard output.
-        live: False for whole lines only, on a terminal, too.
+        name: the piece of work.
+        quiet: print nothing.
+        stream: where to print; standard output by default.
+        live: whether a line may be rewritten. It may not if other processes print to the same terminal.
     """
 
-    def __init__(self, name: str, quiet: bool = False, stream=None, live: bool = True):
+    def __init__(self, name: str, quiet: bool = False, stream: TextIO | None = None, live: bool = True):
         self.name, self.quiet, self.stream = name, quiet, stream or sys.stdout
         self.live = live and not quiet and self.stream.isatty()
         self._shown = ""
         self._next = 0.0 if self.live else time.monotonic() + SILENT_SECONDS
 
-    def line(self, text: str):
-        """A line that stays."""
+    def line(self, text: str) -> None:
+        """Prints a line that stays."""
         if not self.quiet:
             self.close()
-            # In one piece, also where standard output is unbuffered: other runs may write beside this one.
+            # In a single write, because other runs may print at the same time.
             self._write(text + "\n")
             if not self.live:
                 self._next = time.monotonic() + SILENT_SECONDS
 
     def due(self) -> bool:
-        """Whether it is time to `show` something."""
+        """Whether it is time to call `show`."""
         return not self.quiet and time.monotonic() >= self._next
 
-    def show(self, done: float, text: str):
-        """Rewrites the live line; where there is none, writes a line that stays.
+    def show(self, done: float, text: str) -> None:
+        """Rewrites the live line; without one, prints a line that stays.
 
         Args:
             done: share of the work done, 0 to 1.
-            text: what stands behind the bar.
+            text: what follows the bar.
         """
         if self.live:
             filled = round(20 * done)
             self.close()
-            # What is wider than the terminal would go on in its next line, where it cannot be taken back.
+            # A line wider than the terminal would wrap, and could not be erased.
             room = shutil.get_terminal_size().columns - 1
             shown = f"{self.name}  [{'#' * filled}{'.' * (20 - filled)}] {text}"
             if len(shown) > room:
@@ -74,28 +74,32 @@ class Progress:
         else:
             self.line(f"{self.name}  {done:.0%}  {text}")
 
-    def close(self):
-        """Takes the live line back."""
+    def close(self) -> None:
+        """Erases the live line."""
         if self._shown:
             self._write("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
 
-    def _write(self, text):
+    def _write(self, text: str) -> None:
         try:
             self.stream.write(text)
             self.stream.flush()
         except BrokenPipeError:
-            # Whoever read our output has gone; the work goes on.
+            # Nobody reads the output any more; the work goes on.
             self.quiet, self.live = True, False
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class Watch:
-    """Time left, from the pace so far."""
+    """Estimates the time left from the pace so far.
 
-    def __init__(self, total):
+    Args:
+        total: amount of work.
+    """
+
+    def __init__(self, total: float):
         self.total, self.began = total, time.monotonic()
 
-    def left(self, done):
-        """As people say it, when so much of the total is done."""
+    def left(self, done: float) -> str:
+        """The time left, as text, once this much of the total is done."""
         return duration((time.monotonic() - self.began) / done * (self.total - done))

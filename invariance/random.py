@@ -1,7 +1,7 @@
 """Random numbers that are a pure function of (seed, stream, position).
 
-The n-th number does not depend on the batch it is drawn in, on threads, or on what was drawn before, so a run that is
-resumed at step n draws what it would have drawn.
+The number at a position does not depend on its batch, on threads or on earlier numbers. A resumed run therefore draws
+the same numbers as an uninterrupted one.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from keras import ops
 from invariance.ranges import Ranges, length
 from invariance.typing import Tensor
 
-# One stream per use, so that no two uses share numbers.
+# Each use has a stream of its own, so that no two uses share numbers.
 ORDER, PARAMETERS, EVALUATION, AUGMENTATION = 0, 1, 2, 3
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -41,11 +41,11 @@ def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> 
     return x, y
 
 
-def _word(value):
+def _word(value: Tensor) -> Tensor:
     return ops.convert_to_tensor(value, dtype="uint32")
 
 
-def _rotate_left(x, bits):
+def _rotate_left(x: Tensor, bits: int) -> Tensor:
     return ops.bitwise_or(ops.left_shift(x, _word(bits)), ops.right_shift(x, _word(32 - bits)))
 
 
@@ -54,8 +54,11 @@ def words(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]
 
     Args:
         seed: integer, 0 <= seed < 2**32.
-        stream: one of the streams of this module.
+        stream: one of this module's streams.
         positions: (batch,) int64.
+
+    Returns:
+        A pair of uint32 tensors (batch,).
     """
     low = ops.cast(ops.bitwise_and(positions, 0xFFFFFFFF), "uint32")
     high = ops.cast(ops.right_shift(positions, ops.cast(32, positions.dtype)), "uint32")
@@ -63,25 +66,28 @@ def words(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]
 
 
 def uniform(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent float32 numbers, uniform in [0, 1), for each position. Returns a pair of tensors (batch,)."""
-    return tuple(
-        ops.cast(ops.right_shift(word, _word(8)), "float32") * 2.0**-24 for word in words(seed, stream, positions)
-    )
+    """Two independent float32 numbers, uniform in [0, 1), for each position: a pair of tensors (batch,)."""
+
+    def fraction(word: Tensor) -> Tensor:
+        return ops.cast(ops.right_shift(word, _word(8)), "float32") * 2.0**-24
+
+    first, second = words(seed, stream, positions)
+    return fraction(first), fraction(second)
 
 
 class RangeSampler:
-    """Draws values from the range of each label, on the device.
+    """Draws values uniformly from the range of each label, on the device.
 
     Args:
-        ranges: of all classes.
+        ranges: the range of each class.
     """
 
     def __init__(self, ranges: Ranges):
-        # Labels above the highest restricted one share the last row, which holds the default.
+        # One row per label; all labels above the highest restricted one share the last row, the default range.
         rows = [ranges.of(label) for label in range(max(ranges.restricted, default=-1) + 1)] + [ranges.default]
         most = max(len(row) for row in rows)
         self.low, self.width, self.below_high = (np.zeros((len(rows), most), "float32") for _ in range(3))
-        # Cumulative probability at which each interval begins; 2 for those that do not exist.
+        # The cumulative probability at which each interval begins; 2, which is never reached, pads shorter rows.
         self.begin, self.share = np.full((len(rows), most), 2.0, "float32"), np.ones((len(rows), most), "float32")
         for row, pairs in enumerate(rows):
             total, begin = length(pairs), 0.0
@@ -98,10 +104,10 @@ class RangeSampler:
         column = ops.sum(ops.cast(ops.take(self.begin, row, axis=0) <= uniform[:, None], "int32"), axis=-1) - 1
         cell = row * self.low.shape[1] + column
 
-        def at(table):
+        def at(table: np.ndarray) -> Tensor:
             return ops.take(ops.convert_to_tensor(table.reshape(-1)), cell, axis=0)
 
         low, width = at(self.low), at(self.width)
         value = low + (uniform - at(self.begin)) / at(self.share) * width
-        # Rounding must not carry a value out of its half-open interval.
+        # Rounding must not move a value out of its half-open interval.
         return ops.maximum(low, ops.minimum(value, at(self.below_high)))

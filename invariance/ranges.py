@@ -49,7 +49,7 @@ def extent(*ranges: Intervals) -> tuple[float, float]:
 
 
 def overlap(first: Intervals, second: Intervals, period: float | None = None) -> float:
-    """The total length that two ranges share, both taken modulo ``period`` (360 for degrees) where there is one."""
+    """The total length that two ranges share, taken modulo ``period`` (360 for degrees) if there is one."""
     return sum(
         max(0.0, min(high, above + shift) - max(low, below + shift))
         for low, high in first
@@ -59,7 +59,7 @@ def overlap(first: Intervals, second: Intervals, period: float | None = None) ->
 
 
 def _shifts(low: float, high: float, period: float | None) -> tuple[float, ...]:
-    """The whole periods from ``low`` to ``high``, rounded outwards; no shift without a period."""
+    """The multiples of ``period`` from ``low`` to ``high``, rounded outwards; only 0.0 without a period."""
     if period is None:
         return (0.0,)
     return tuple(period * turn for turn in range(math.floor(low / period), math.ceil(high / period) + 1))
@@ -69,9 +69,9 @@ def contains(pairs: Intervals, points: ArrayLike, period: float | None = None, c
     """Which points lie in a range.
 
     Args:
-        pairs: half-open intervals [low, high); an interval with ``low == high`` holds that value.
+        pairs: half-open intervals [low, high); an interval with ``low == high`` contains that value.
         points: (points,) parameters.
-        period: 360 for degrees: both are taken modulo it.
+        period: if given (360 for degrees), points and range are taken modulo it.
         closed: include the upper ends.
 
     Returns:
@@ -91,7 +91,7 @@ def contains(pairs: Intervals, points: ArrayLike, period: float | None = None, c
 
 
 def centred(pairs: Intervals, period: float | None) -> Intervals:
-    """The same range in [-period / 2, period / 2], cut where it wraps around; unchanged without a period."""
+    """The range mapped into [-period / 2, period / 2] and split where it wraps around; unchanged without a period."""
     if period is None:
         return pairs
     half, pieces = period / 2, []
@@ -105,8 +105,9 @@ def centred(pairs: Intervals, period: float | None) -> Intervals:
 
 
 def complement(whole: Intervals, part: Intervals, period: float | None = None) -> Intervals:
-    """What remains of ``whole`` without ``part``; empty if nothing does. Taken modulo ``period`` where there is one."""
-    remaining = list(whole)
+    """What remains of ``whole`` without ``part``, taken modulo ``period`` if there is one; may be empty."""
+    values = [pair for pair in whole if pair[0] == pair[1] and not contains(part, pair[:1], period)[0]]
+    remaining = [pair for pair in whole if pair[0] < pair[1]]
     for below, above in part:
         cut = []
         for low, high in remaining:
@@ -119,11 +120,11 @@ def complement(whole: Intervals, part: Intervals, period: float | None = None) -
             if low < high:
                 cut.append((low, high))
         remaining = cut
-    return tuple(sorted(remaining))
+    return tuple(sorted(remaining + values))
 
 
 def middles(pairs: Intervals, count: int) -> list[float]:
-    """Values spread evenly over a range: the middles of ``count`` equal parts; single values in turn."""
+    """The midpoints of ``count`` equal parts of a range. A range of single values is cycled through."""
     total = length(pairs)
     if not total:
         return [pairs[number % len(pairs)][0] for number in range(count)]
@@ -140,11 +141,11 @@ def middles(pairs: Intervals, count: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The range each class is drawn from: ``default`` for all but the ``restricted`` ones.
+    """The range from which each class's parameters are drawn.
 
     Args:
-        default: intervals of the free classes.
-        restricted: class label -> its own intervals.
+        default: range of all classes that are not restricted.
+        restricted: label of a restricted class -> its range.
 
     Raises:
         ValueError: if a range or a label is malformed.
@@ -153,7 +154,7 @@ class Ranges:
     default: Intervals
     restricted: Mapping[int, Intervals] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "default", intervals(self.default, "default"))
         restricted = {}
         for label, value in dict(self.restricted).items():
@@ -163,7 +164,7 @@ class Ranges:
         object.__setattr__(self, "restricted", dict(sorted(restricted.items())))
 
     def of(self, label: int) -> Intervals:
-        """The intervals that class ``label`` is drawn from."""
+        """The range of class ``label``."""
         return self.restricted.get(int(label), self.default)
 
     def to_json(self) -> dict:
@@ -173,7 +174,7 @@ class Ranges:
         }
 
     def mapped(self, function: Callable[[float], float]) -> Ranges:
-        """The same ranges with an increasing function applied to every end."""
+        """The ranges with an increasing function applied to all their ends."""
 
         def each(pairs: Intervals) -> Intervals:
             return tuple((function(low), function(high)) for low, high in pairs)
@@ -182,7 +183,7 @@ class Ranges:
 
     @property
     def all(self) -> list[Intervals]:
-        """The default range and those of the restricted classes."""
+        """The default range and the ranges of the restricted classes."""
         return [self.default, *self.restricted.values()]
 
     @classmethod
@@ -193,15 +194,15 @@ class Ranges:
 def cell_weights(
     grid: Iterable[float], pairs: Intervals, period: float | None = None, start: float = -0.5
 ) -> list[float]:
-    """How much of a range each point of an even grid represents.
+    """The weight of each point of an even grid in an average over a range.
 
-    Each point represents a cell as wide as the spacing. Its weight is the part of the range that lies in its cell, so
-    averages over the range are midpoint sums, wherever the range ends.
+    Each point stands for a cell as wide as the spacing. Its weight is the share of the range that lies in its cell, so
+    weighted sums are midpoint sums even if the range ends within a cell.
 
     Args:
         grid: ascending, evenly spaced parameters.
-        pairs: the range; if its total length is zero, the nearest grid point gets all the weight.
-        period: 360 for degrees: the range is taken modulo it.
+        pairs: the range. If its total length is zero, the grid point nearest to each of its values is weighted.
+        period: if given (360 for degrees), the range is taken modulo it.
         start: where a point's cell begins, relative to the point and in units of the spacing: -0.5 puts the point in
             the middle of its cell; 0.0 puts it at the beginning, for parameters that take whole values only.
 
@@ -213,11 +214,11 @@ def cell_weights(
     """
     grid = [float(value) for value in grid]
     if not pairs:
-        raise ValueError("An average over an empty range does not exist")
+        raise ValueError("An empty range has no average")
     spacing = grid[1] - grid[0] if len(grid) > 1 else (period or 1.0)
-    turns = (0.0,)
+    turns: tuple[float, ...] = (0.0,)
     if period:
-        # Whole turns bring an interval to the grid; one more to either side covers the cells that it wraps around into.
+        # Whole periods bring an interval to the grid; one more on either side covers cells that it wraps around into.
         back = [period * math.floor((low - grid[0]) / period) for low, _ in pairs]
         pairs = tuple((low - turn, high - turn) for (low, high), turn in zip(pairs, back, strict=True))
         turns = tuple(

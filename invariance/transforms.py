@@ -1,7 +1,7 @@
-"""The transformations under test: what a parameter is, how it is drawn per class, applied to images, told to a decoder.
+"""Transformations of images: their parameters, how these are drawn, applied to images and encoded for a decoder.
 
-A transformation is declared without importing Keras, which is loaded when something is drawn or applied. Images are
-(batch, height, width, channels). A new transformation is one class with `Transformation` as its base.
+Keras is imported only when parameters are drawn or applied, so that transformations are cheap to declare. Images are
+(batch, height, width, channels). A new transformation is a subclass of `Transformation`.
 """
 
 from __future__ import annotations
@@ -11,35 +11,36 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from invariance.ranges import Intervals, Ranges
+from invariance.errors import is_positive_integer
+from invariance.ranges import Intervals, Ranges, length
 from invariance.typing import Tensor
 
 if TYPE_CHECKING:
     import numpy as np
 
-# More points of a grid than anybody can wait for.
+# Evaluations on more points than this would take days.
 _MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """A transformation of images with one parameter, or with several of one kind that are drawn independently.
+    """A transformation of images with one parameter, or several of the same kind that are drawn independently.
 
-    Subclasses are frozen dataclasses; their fields are what config.json says beside the class' `name`.
+    Subclasses are frozen dataclasses. Their fields are stored in config.json, next to `name`.
 
     Attributes:
-        name: of the transformation, in config.json and for people.
-        parameter, unit: what its parameter is called and measured in.
-        axis: the label of a figure's axis.
-        dimensions: number of parameters; evaluation follows their diagonal, where all are equal.
-        numbers: how many numbers tell a decoder the parameters (`encode`).
-        period: the parameter is taken modulo it; None if it is not periodic.
+        name: the transformation, in config.json and in text.
+        parameter, unit: name and unit of its parameter.
+        axis: label of the parameter's axis in figures.
+        dimensions: number of parameters. Evaluation grids follow their diagonal, where all are equal.
+        numbers: how many numbers encode the parameters for a decoder, see `encode`.
+        period: of a periodic parameter; None if it is not periodic.
         whole: whether the parameter takes whole values only.
-        identity: the parameter that changes nothing.
-        unblurred: the parameters at which interpolation does not blur an image, while it does at their neighbours.
-        spacing: between the evaluation's points, if nobody chooses another; see `grid`.
-        full: number of points of the finest grid that is offered.
-        ticks: where a figure's axis is labelled; empty leaves that to the figure.
+        identity: the parameter that leaves images unchanged.
+        unblurred: isolated parameters at which interpolation does not blur images.
+        spacing: default distance between the points of an evaluation, see `grid`.
+        full: number of points of the finest grid.
+        ticks: ticks of the parameter's axis in figures; empty for matplotlib's own choice.
     """
 
     name: ClassVar[str]
@@ -56,14 +57,14 @@ class Transformation:
     full: ClassVar[int] = 40
     ticks: ClassVar[tuple[float, ...]] = ()
 
-    # What a subclass defines, and what it may define.
+    # Subclasses define `apply` and may override the other methods of this part.
 
     def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
         """Transforms each image by its parameters.
 
         Args:
             images: (batch, height, width, channels).
-            parameters: (batch,), or (batch, dimensions) where there are several.
+            parameters: (batch,), or (batch, dimensions) if there are several.
             fill: value outside the images.
 
         Returns:
@@ -72,13 +73,13 @@ class Transformation:
         raise NotImplementedError
 
     def encode(self, parameters: Tensor) -> Tensor:
-        """The numbers that tell a decoder the parameters, (batch, numbers): by default the parameters themselves."""
+        """Encodes parameters for a decoder, (batch, numbers) float32; by default as they are."""
         from keras import ops
 
         return ops.reshape(ops.cast(parameters, "float32"), (-1, self.numbers))
 
     def text(self, value: Any) -> str:
-        """A parameter, one number or `dimensions` of them, as a caption."""
+        """A caption for a parameter: a number, or `dimensions` of them."""
         return f"{float(value):g}"
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -86,36 +87,34 @@ class Transformation:
         return tuple(image_shape)
 
     def to_coordinate(self, value: float) -> float:
-        """The parameter on the scale on which it is drawn uniformly and evaluated evenly; increasing."""
+        """Maps a parameter to the scale on which it is drawn uniformly and grids are even. Must be increasing."""
         return value
 
     def from_coordinate(self, value: Tensor) -> Tensor:
-        """The inverse of `to_coordinate`, of tensors and arrays."""
+        """The inverse of `to_coordinate`, for tensors and arrays."""
         return value
 
-    def check(self, ranges: Ranges) -> None:
-        """Raises ValueError if a parameter cannot be drawn from some ranges."""
-        if self.whole and any(end != int(end) for pairs in ranges.all for pair in pairs for end in pair):
-            raise ValueError(
-                f"The ends of ranges of a {self.parameter} must be whole numbers of {self.unit}. Received: {ranges}"
-            )
+    def check(self, pairs: Intervals) -> None:
+        """Raises ValueError if a range holds values that the parameter cannot take."""
+        if self.whole and any(end != int(end) for pair in pairs for end in pair):
+            raise ValueError(f"A range of {self.parameter}s must end at whole {self.unit}. Received: {pairs}")
 
-    # What all of them share.
+    # Subclasses inherit the methods below.
 
     def draw(
         self, ranges: Ranges, seed: Tensor, positions: Tensor, labels: Tensor, stream: int | None = None
     ) -> Tensor:
-        """Draws parameters from the range of each image's class: a pure function of seed, position and label.
+        """Draws a parameter for each image from the range of its class: a pure function of seed, position and label.
 
         Args:
-            ranges: of the parameter, per class; of several parameters each is drawn from the same range.
+            ranges: the range of each class. Several parameters are drawn from the same range.
             seed: integer, 0 <= seed < 2**32.
             positions: (batch,) int64 positions in the run.
             labels: (batch,) integers.
-            stream: of random numbers (`random`); None for that of training parameters.
+            stream: of random numbers, see `random`; None for the stream of training parameters.
 
         Returns:
-            (batch,), or (batch, dimensions) where there are several.
+            (batch,), or (batch, dimensions) if there are several.
         """
         from keras import ops
 
@@ -131,11 +130,11 @@ class Transformation:
     def grid(self, spacing: float | None, extent: tuple[float, float]) -> np.ndarray:
         """The points of an evaluation, (points,), ascending.
 
-        They are the middles of equal cells, of the whole period or of the extent; of a parameter with whole values,
-        every so many of the extent's values.
+        The midpoints of equal cells that cover the period or the extent; for whole parameters, every `spacing`-th value
+        from the lower end of the extent, which is half-open.
 
         Args:
-            spacing: between points, in the parameter's unit (as `to_coordinate` measures it); None for the finest grid.
+            spacing: distance between points, on the scale of `to_coordinate`; None for the finest grid.
             extent: lowest and highest parameter of interest.
 
         Raises:
@@ -158,11 +157,14 @@ class Transformation:
         if self.period and abs((high - low) / spacing - count) > 1e-9:
             raise ValueError(f"The spacing must divide {self.period:g} {self.unit}. Received: {spacing!r}")
         points = low + (high - low) / count * (np.arange(count) + 0.5)
-        # Rounded, so that points at which nothing is blurred are recognised as such.
+        # Rounded, so that points compare equal to the `unblurred` ones.
         return np.round(np.asarray(self.from_coordinate(points), float), 9)
 
     def even(self, count: int, extent: tuple[float, float]) -> np.ndarray:
-        """Up to ``count`` even steps through the whole period or an extent, its lower end included. (points,)"""
+        """About ``count`` evenly spaced points, (points,), from the lower end of the period or the extent on.
+
+        An extent's upper end is included unless the parameter is whole or periodic.
+        """
         import numpy as np
 
         if self.whole:
@@ -174,14 +176,14 @@ class Transformation:
         return np.round(np.asarray(self.from_coordinate(np.linspace(low, high, count)), float), 9)
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
-        """The parameters at points of a grid: (points,), or (points, dimensions) with all of them equal."""
+        """The parameters at the points of a grid: (points,), or (points, dimensions), all of them equal."""
         import numpy as np
 
         return points if self.dimensions == 1 else np.stack([points] * self.dimensions, axis=-1)
 
     def describe(self, pairs: Intervals) -> str:
         """A range in words: "within ±45 degrees", "at 18 degrees", "within -5..4 pixels"."""
-        if self.period and sum(high - low for low, high in pairs) >= self.period:
+        if self.period and length(pairs) >= self.period:
             return f"at every {self.parameter}"
         texts = []
         for low, high in pairs:
@@ -196,13 +198,13 @@ class Transformation:
         return f"{' and '.join(texts)} {self.unit}".rstrip()
 
     def to_json(self) -> dict:
-        """The transformation's own settings."""
+        """The transformation's fields."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Rotation(Transformation):
-    """Rotation about the image's centre, by degrees, positive = counter-clockwise."""
+    """Rotation about the image's centre, in degrees, counter-clockwise positive."""
 
     name = "rotation"
     parameter, unit, axis = "angle", "degrees", "angle, degrees (counter-clockwise)"
@@ -225,20 +227,20 @@ class Rotation(Transformation):
         return ops.stack(cosine_sine(parameters), axis=-1)
 
     def text(self, value: Any) -> str:
-        # As an integer: there is no minus zero.
+        # An integer has no negative zero.
         return f"{round(float(value))}°"
 
 
 @dataclass(frozen=True)
 class Shift(Transformation):
-    """Shift by whole pixels, (dy, dx): dy positive = downwards, dx positive = to the right.
+    """Shift by whole pixels, (dy, dx): dy positive downwards, dx positive to the right.
 
     Args:
-        canvas: (height, width) of the transformed images; None for the images' own.
-        scale: the shift that a decoder is told as 1.
+        canvas: (height, width) of the transformed images, in pixels; None for the images' own size.
+        scale: the shift, in pixels, that is encoded as 1.
 
     Raises:
-        ValueError: if the canvas is not two positive sides, or the scale not positive.
+        ValueError: if the canvas is not a pair of positive integers, or the scale is not a positive number.
     """
 
     canvas: tuple[int, int] | None = None
@@ -252,12 +254,12 @@ class Shift(Transformation):
 
     def __post_init__(self) -> None:
         if self.canvas is not None:
-            object.__setattr__(self, "canvas", tuple(int(side) for side in self.canvas))
-        if (self.canvas is not None and (len(self.canvas) != 2 or min(self.canvas) < 1)) or not self.scale > 0:
-            raise ValueError(
-                f"Arguments `canvas` and `scale` must be two positive sides and a positive number. "
-                f"Received: {self.canvas!r}, {self.scale!r}"
-            )
+            sides = tuple(self.canvas) if isinstance(self.canvas, (tuple, list)) else ()
+            if len(sides) != 2 or not all(map(is_positive_integer, sides)):
+                raise ValueError(f"Argument `canvas` must be a pair of positive integers. Received: {self.canvas!r}")
+            object.__setattr__(self, "canvas", sides)
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"Argument `scale` must be a positive number. Received: {self.scale!r}")
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*(self.canvas or image_shape[:2]), image_shape[-1])
@@ -279,9 +281,9 @@ class Shift(Transformation):
 
 @dataclass(frozen=True)
 class Scaling(Transformation):
-    """Scaling about the image's centre by a factor, drawn log-uniformly; above 1 enlarges.
+    """Scaling about the image's centre by a factor, drawn log-uniformly; factors above 1 enlarge.
 
-    Grids are spaced in octaves: 1 is a factor of two.
+    The spacing of a grid is in octaves: 1 is a factor of two.
     """
 
     name = "scaling"
@@ -290,9 +292,9 @@ class Scaling(Transformation):
     unblurred = (1.0,)
     spacing = 0.1
 
-    def check(self, ranges: Ranges) -> None:
-        if any(low <= 0 for pairs in ranges.all for low, _ in pairs):
-            raise ValueError(f"Scaling factors must be positive. Received: {ranges}")
+    def check(self, pairs: Intervals) -> None:
+        if any(low <= 0 for low, _ in pairs):
+            raise ValueError(f"Scaling factors must be positive. Received: {pairs}")
 
     def to_coordinate(self, value: float) -> float:
         return math.log2(value)
@@ -320,7 +322,7 @@ class Scaling(Transformation):
 
 @dataclass(frozen=True)
 class Shear(Transformation):
-    """Horizontal shear about the image's centre: pixels to the right per pixel upwards, as in italics."""
+    """Horizontal shear about the image's centre, in pixels to the right per pixel upwards, as in italics."""
 
     name = "shear"
     parameter, unit, axis = "shear", "pixels per row", "shear, pixels to the right per pixel upwards"
@@ -337,10 +339,13 @@ class Shear(Transformation):
 
 
 def transformation_from_json(name: str, value: Mapping) -> tuple[Transformation, dict]:
-    """A transformation from its name and a flat mapping that holds its fields, and what else the mapping holds.
+    """Builds a transformation from its name and a flat mapping that contains its fields.
+
+    Returns:
+        The transformation, and the other items of the mapping.
 
     Raises:
-        ValueError: if there is no transformation of this name, or a field is malformed.
+        ValueError: if no transformation has this name, or a field is malformed.
     """
     known = {kind.name: kind for kind in Transformation.__subclasses__()}
     if name not in known:

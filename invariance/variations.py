@@ -1,7 +1,7 @@
-"""Changes of an experiment's entries, and the names that say what was changed.
+"""Changes to an experiment's models, and names that record them.
 
-A model that runs with other settings is stored as NAME+SETTING=VALUE+...: reports average the runs of one name, and
-compare only those that bear a published model's name.
+A model with changed settings is stored as NAME+SETTING=VALUE+...: tables average over runs of the same name, and
+compare a name with the published model of that name only.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from typing import Any
 
 from invariance.errors import UserError
 from invariance.experiment import Entry
-from invariance.ranges import Ranges, complement, length
+from invariance.ranges import Intervals, Ranges, complement, length
 from invariance.tasks import Task
 
 _MARK = "+"
-CORRECTED = "_corrected"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An entry as it will be run: with its name, its task, and what was changed.
+    """A model as it will be run.
 
     Args:
-        name: of the model, with all that was changed.
-        entry: builder and budgets.
+        name: name of the model, with every change.
+        entry: its builder and budgets.
         task: what it is trained on and measured at.
     """
 
@@ -35,73 +34,81 @@ class Variant:
     task: Task
 
     def named(self, suffix: str, **changes: Any) -> Variant:
-        """Another name, with ``suffix`` behind a mark, and other fields."""
+        """The same variant with some fields changed, and with the change appended to its name."""
         return replace(self, name=f"{self.name}{_MARK}{suffix}", **changes)
 
     def with_arguments(self, values: Mapping[str, Any]) -> Variant:
-        """With other arguments of the model.
+        """With other arguments of the model, in every profile.
+
+        Args:
+            values: names from `arguments` -> values.
 
         Raises:
-            UserError: if the model refuses one.
+            UserError: if the model refuses a value.
         """
+
+        def changed(model: Any) -> Any:
+            return replace(model, **values)
+
         try:
-            entry = replace(
-                self.entry,
-                model=replace(self.entry.model, **values),
-                variants={key: replace(model, **values) for key, model in self.entry.variants.items()},
-            )
+            variants = {profile: changed(model) for profile, model in self.entry.variants.items()}
+            entry = replace(self.entry, model=changed(self.entry.model), variants=variants)
         except ValueError as error:
             raise UserError(f"--set: {error}") from error
         return self.named(_MARK.join(f"{key}={value}" for key, value in values.items()), entry=entry)
 
     def arguments(self) -> dict[str, Any]:
-        """The model's arguments that can be changed: numbers, texts and None."""
-        model = self.entry.model
+        """The model's arguments that can be changed (numbers, strings and None), with their values."""
+        model: Any = self.entry.model
         if not dataclasses.is_dataclass(model):
             return {}
         values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
         return {key: value for key, value in values.items() if isinstance(value, (int, float, str, type(None)))}
 
     def with_steps(self, profile: str, steps: int) -> Variant:
-        """Trained for so many steps.
+        """Trained for another number of steps.
 
         Raises:
-            UserError: if the learning rate would still be rising at the last step.
+            UserError: if that is no more than the warm-up of the learning rate.
         """
         warmup = self.entry.budgets[profile].warmup_steps
         if steps <= warmup:
             raise UserError(
-                f"--steps: the learning rate of {self.name} rises for {warmup:,} steps; more are needed; it is {steps:,}"
+                f"--steps: more than {warmup:,} steps are needed, during which the learning rate of {self.name} rises; "
+                f"received {steps:,}"
             )
         return self.named(f"steps={steps}", entry=self.entry.with_budgets([profile], steps=steps))
 
     def with_learning_rate(self, profile: str, rate: float) -> Variant:
-        """With another learning rate; its schedule stays."""
+        """With another learning rate and the same schedule."""
         return self.named(f"learning_rate={rate}", entry=self.entry.with_budgets([profile], learning_rate=rate))
 
     def with_grid(self, profile: str, spacing: float | None) -> Variant:
-        """Measured on another grid, under the same name."""
+        """Measured on another grid, under the same name: the model does not change."""
         return replace(self, entry=self.entry.with_budgets([profile], grid_spacing=spacing))
 
     def corrected(self) -> Variant | None:
-        """Without the original's errors; None if the model has none."""
+        """Without the original program's errors; None if this model has none of them."""
         model = _corrected(self.entry.model)
         if model is None:
             return None
-        variants = {profile: _corrected(each) for profile, each in self.entry.variants.items()}
-        return replace(self, name=self.name + CORRECTED, entry=replace(self.entry, model=model, variants=variants))
+        variants = {profile: _corrected(each) or each for profile, each in self.entry.variants.items()}
+        return replace(self, name=f"{self.name}_corrected", entry=replace(self.entry, model=model, variants=variants))
 
     def with_classes(self, restricted: tuple[int, ...] | None, excluded: tuple[int, ...] | None) -> Variant:
-        """With other restricted or excluded classes; the range of the restricted ones stays.
+        """With other restricted or excluded classes. The restricted range stays.
+
+        Args:
+            restricted, excluded: labels; None to leave them as they are.
 
         Raises:
-            UserError: if the task has no range of its own for restricted classes, or refuses these.
+            UserError: if the task has no single range for restricted classes, or refuses these classes.
         """
         changes: dict[str, Any] = {}
         suffixes = []
         if restricted is not None:
-            ranges = self.task.ranges
-            changes["ranges"] = Ranges(ranges.default, dict.fromkeys(restricted, self._restricted_range()))
+            shown = self._restricted_range() if restricted else ()
+            changes["ranges"] = Ranges(self.task.ranges.default, dict.fromkeys(restricted, shown))
             suffixes.append(f"restricted={_listed(restricted)}")
         if excluded is not None:
             changes["excluded"] = excluded
@@ -113,26 +120,25 @@ class Variant:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def _restricted_range(self) -> Any:
-        """The range that restricted classes of this task are shown in."""
+    def _restricted_range(self) -> Intervals:
+        """The range in which restricted classes are trained."""
         own = set(self.task.ranges.restricted.values())
         if len(own) == 1:
             return own.pop()
-        period = self.task.transformation.period
-        beyond = complement(self.task.inside, self.task.ranges.default, period)
-        if own or length(beyond) > 0 or not length(self.task.inside):
-            what = "several ranges" if own else "no range"
-            raise UserError(
-                f"--restricted: {self.name} has {what} for restricted classes, so other classes cannot get it"
-            )
-        return self.task.inside
+        # Without restricted classes, the range that counts as in range, if it is a proper part of the training range.
+        inside, whole, period = self.task.inside, self.task.ranges.default, self.task.transformation.period
+        excess, rest = length(complement(inside, whole, period)), length(complement(whole, inside, period))
+        if own or not length(inside) or excess or not rest:
+            number = "several ranges" if own else "no range"
+            raise UserError(f"--restricted: {self.name} has {number} for restricted classes")
+        return inside
 
     def with_precision(self, precision: str) -> Variant:
-        """Trained in another precision than float32."""
+        """Trained in another precision; float32 leaves the name as it is."""
         return self if precision == "float32" else self.named(precision)
 
 
-def _corrected(model: Callable) -> Callable | None:
+def _corrected(model: Callable[..., Any]) -> Callable[..., Any] | None:
     correct = getattr(model, "corrected", None)
     return correct() if correct else None
 
@@ -142,15 +148,15 @@ def _listed(labels: Iterable[int]) -> str:
 
 
 def base(name: str) -> str:
-    """The name of the model that was changed."""
+    """The name without its changes."""
     return name.partition(_MARK)[0]
 
 
 def is_changed(name: str, *settings: str) -> bool:
-    """Whether a model ran with other settings than declared; of some settings only, if they are named."""
+    """Whether a name records a change; of these settings only, if any are given."""
     return any(not settings or each.partition("=")[0] in settings for each in name.split(_MARK)[1:])
 
 
 def without_precision(name: str) -> str:
-    """The name without the precision, which is no property of the experiment."""
+    """The name without the precision, which is not part of the experiment."""
     return name.removesuffix(f"{_MARK}bfloat16")

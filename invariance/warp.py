@@ -1,7 +1,7 @@
-"""One batched, bilinear, differentiable warp on `keras.ops`, and the transformations of images computed with it.
+"""A batched, bilinear, differentiable warp on `keras.ops`, and the transformations of images based on it.
 
-Images are (batch, height, width, channels) of any dtype; all is computed in float32. Angles are in degrees, positive =
-counter-clockwise on the screen (rows run downwards). Shifts are in pixels, dy positive = downwards, dx positive = to
+Images are (batch, height, width, channels) of any dtype; results are float32. Angles are in degrees, counter-clockwise
+positive as seen on the screen, where rows run downwards. Shifts are in pixels, dy positive downwards, dx positive to
 the right.
 """
 
@@ -13,13 +13,13 @@ from invariance.typing import Tensor
 
 
 def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Tensor:
-    """Samples images bilinearly at the given coordinates; outside the images lies ``fill``.
+    """Samples images bilinearly at the given coordinates.
 
-    Border pixels blend with the outside, as in scipy's mode 'grid-constant'.
+    Between the border pixels and the outside, values are interpolated, as in scipy's mode "grid-constant".
 
     Args:
         images: (batch, height, width, channels).
-        rows: (batch, out_height, out_width) row coordinates to sample; pixel centres are integers.
+        rows: (batch, out_height, out_width) row coordinates, in pixels; pixel centres are integers.
         columns: (batch, out_height, out_width) column coordinates.
         fill: value outside the images.
 
@@ -28,7 +28,7 @@ def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Te
     """
     images, rows, columns = (ops.cast(value, "float32") for value in (images, rows, columns))
     height, width, channels = images.shape[1:]
-    # A border of one pixel holds the fill value; coordinates farther out are moved onto it.
+    # The images are padded by one pixel of the fill value, to which coordinates farther out are clipped.
     padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float(fill))
     pixels = ops.reshape(padded, (-1, channels))
     top, down = _split(rows, height)
@@ -36,7 +36,7 @@ def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Te
     batch = ops.reshape(ops.arange(ops.shape(images)[0], dtype="int32"), (-1, 1, 1))
     corner = (batch * (height + 2) + top) * (width + 2) + left
 
-    def at(offset):
+    def at(offset: int) -> Tensor:
         return ops.take(pixels, corner + offset, axis=0)
 
     down, right = down[..., None], right[..., None]
@@ -45,22 +45,22 @@ def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Te
     return upper * (1.0 - down) + lower * down
 
 
-def _split(coordinates, size):
-    """Index of the pixel before each coordinate, in the padded image, and the remaining fraction."""
+def _split(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The index, in the padded image, of the pixel before each coordinate, and the remaining fraction."""
     inside = ops.clip(coordinates, -1.0, float(size)) + 1.0
     before = ops.minimum(ops.floor(inside), float(size))
     return ops.cast(before, "int32"), inside - ops.stop_gradient(before)
 
 
-def _grid(height, width):
-    """Row and column coordinates (1, height, width)."""
+def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Row coordinates (1, height, 1) and column coordinates (1, 1, width)."""
     rows = ops.arange(height, dtype="float32")[None, :, None]
     columns = ops.arange(width, dtype="float32")[None, None, :]
     return rows, columns
 
 
 def cosine_sine(degrees: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of angles in degrees, exact at multiples of 90."""
+    """Cosines and sines of angles in degrees, in float32; exact at multiples of 90."""
     degrees = ops.cast(degrees, "float32")
     turns = ops.stop_gradient(ops.round(degrees / 90.0))
     rest = (degrees - 90.0 * turns) * (math.pi / 180.0)
@@ -68,7 +68,7 @@ def cosine_sine(degrees: Tensor) -> tuple[Tensor, Tensor]:
     quarter = ops.mod(turns, 4.0)
     odd = ops.equal(ops.mod(turns, 2.0), 1.0)
     sign = ops.where(quarter < 2.0, 1.0, -1.0)
-    # cos(90) = -sin(0), sin(90) = cos(0); both change sign with every half turn.
+    # cos(x + 90) = -sin x and sin(x + 90) = cos x; both change sign with every half turn.
     return sign * ops.where(odd, -sine, cosine), sign * ops.where(odd, cosine, sine)
 
 
@@ -82,9 +82,9 @@ def linear(
 
     Args:
         images: (batch, height, width, channels).
-        matrix: a, b, c, d, each (batch,) or one number: the pixel at (row, column) relative to the centre of the result shows
-            what the image has at (a row + b column, c row + d column) relative to its centre.
-        canvas: (height, width) of the result; None for the images' own.
+        matrix: a, b, c, d, each (batch,) or a number. With (row, column) measured from the centres, the result at
+            (row, column) is the image at (a row + b column, c row + d column).
+        canvas: (height, width) of the result, in pixels; None for the images' own size.
         fill: value outside the images.
 
     Returns:
@@ -103,26 +103,26 @@ def rotate(images: Tensor, degrees: Tensor, fill: float = 0.0) -> Tensor:
 
     Args:
         images: (batch, height, width, channels).
-        degrees: (batch,) angles, positive = counter-clockwise.
+        degrees: (batch,) angles, counter-clockwise positive.
         fill: value outside the images.
 
     Returns:
         (batch, height, width, channels) float32, differentiable in images and angles.
     """
-    # Each pixel of the result is looked up in the image by the opposite rotation; rows run downwards, hence the signs.
+    # The inverse is a clockwise rotation; the signs account for rows running downwards.
     cosine, sine = cosine_sine(degrees)
     return linear(images, (cosine, sine, -sine, cosine), fill=fill)
 
 
 def shift(images: Tensor, dy: Tensor, dx: Tensor, canvas: tuple[int, int] | None = None, fill: float = 0.0) -> Tensor:
-    """Places images on a canvas, centred and then shifted.
+    """Shifts images on a canvas, from its centre.
 
     Args:
         images: (batch, height, width, channels).
         dy: (batch,) pixels downwards.
         dx: (batch,) pixels to the right.
-        canvas: (height, width) of the result; None for the images' own. Its sides should differ from the images' by
-            even numbers, or the centre lies between pixels.
+        canvas: (height, width) of the result, in pixels; None for the images' own size. If it differs from the images'
+            size by an odd number, the centred image falls between pixels and is blurred.
         fill: value outside the images.
 
     Returns:

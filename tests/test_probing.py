@@ -44,7 +44,7 @@ def probe(model, x, y, **changes):
 
 
 def test_numbers_of_an_oracle(bars):
-    # Within 45 degrees a bar is nearer to its own orientation; between 45 and 135 to the other's, beyond that to its own.
+    # A bar is nearest to its own orientation within 45 degrees and beyond 135, to the other in between.
     measured = probe(oracle, *bars, inverted=((135, 225),))
     assert measured.metrics["p_in"] == measured.metrics["p_inv"] == 1.0
     # 45 to 135 and 225 to 315 are 180 of the 270 degrees out of range.

@@ -1,10 +1,11 @@
-"""Random numbers as a pure function of seed, stream and position."""
+"""Random numbers as a pure function of seed, stream and position, and values drawn from ranges with them."""
 
 import numpy as np
 import pytest
 from keras import ops
 
 from invariance import random
+from invariance.ranges import Ranges
 
 MASK = 0xFFFFFFFF
 
@@ -39,6 +40,8 @@ def uniform(seed, stream, positions):
     return np.stack([ops.convert_to_numpy(value) for value in random.uniform(seed, stream, tensor(positions, "int64"))])
 
 
+STREAMS = (random.ORDER, random.PARAMETERS, random.EVALUATION, random.AUGMENTATION)
+
 # Random123's file kat_vectors, threefry2x32 with 20 rounds.
 KNOWN = [
     ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
@@ -67,14 +70,9 @@ def test_threefry_equals_the_oracle_on_random_keys_and_counters():
 @pytest.mark.parametrize("seed", [0, 1, MASK])
 def test_words_take_key_from_seed_and_stream_and_counter_from_the_position(seed):
     positions = [0, 1, 2**31 - 1, 2**31, MASK, 2**32, 2**32 + 1, 2**45 + 12345, 2**62]
-    for stream in (random.ORDER, random.PARAMETERS, random.EVALUATION):
+    for stream in STREAMS:
         expected = [threefry_oracle((seed, stream), (position & MASK, position >> 32)) for position in positions]
         np.testing.assert_array_equal(words(seed, stream, positions), expected)
-
-
-def test_positions_above_32_bits_differ_from_those_below():
-    positions = np.arange(1000)
-    assert not (words(5, 1, positions) == words(5, 1, positions + 2**32)).all(axis=-1).any()
 
 
 def test_numbers_do_not_depend_on_the_batch():
@@ -95,16 +93,10 @@ def test_graph_and_xla_give_the_same_numbers():
 
 
 def test_streams_and_seeds_differ():
-    positions = np.arange(1000)
-    drawn = [words(seed, stream, positions) for seed in (0, 1, 2) for stream in range(3)]
-    for i, one in enumerate(drawn):
-        for other in drawn[:i]:
-            # Two independent 64-bit numbers are equal with probability 5e-20: not once among 36,000 pairs.
-            assert not (one == other).all(axis=-1).any()
-
-
-def test_streams_are_three():
-    assert len({random.ORDER, random.PARAMETERS, random.EVALUATION}) == 3
+    positions = np.append(np.arange(1000), np.arange(1000) + 2**32)
+    drawn = np.concatenate([words(seed, stream, positions) for seed in (0, 1, 2) for stream in STREAMS])
+    # 24,000 independent 64-bit numbers: two of them are equal with a probability of 2e-11.
+    assert len(np.unique(drawn, axis=0)) == len(drawn) == 24_000
 
 
 def test_uniform_numbers_are_uniform_and_independent():
@@ -126,3 +118,24 @@ def test_uniform_numbers_are_uniform_and_independent():
 def test_uniform_is_the_upper_24_bits():
     positions = np.arange(100)
     np.testing.assert_array_equal(uniform(1, 2, positions), (words(1, 2, positions) >> 8).T / 2.0**24)
+
+
+# Ranges
+
+
+@pytest.mark.parametrize("pairs", [((1e6, 1e6 + 0.5),), ((-45, 45),), ((0, 1), (2, 3)), ((1 / 3, 2 / 3),)], ids=str)
+def test_half_open_interval_never_reaches_its_end(pairs):
+    # With the largest uniform number below one, rounding would carry 1e6 + .5 * .99999994 up to the end.
+    largest = random.RangeSampler(Ranges(pairs)).draw(np.zeros(2, "int32"), tensor([0.0, 1 - 2.0**-24], "float32"))
+    assert float(largest[0]) == np.float32(pairs[0][0])
+    assert pairs[-1][0] <= float(largest[1]) < pairs[-1][1]
+
+
+def test_each_label_is_drawn_from_its_range():
+    # By hand, from the uniform numbers .25 and .5: intervals are weighted by their lengths, single values alike.
+    own = {1: ((-10, -5), (20, 40)), 3: ((7, 7),), 4: ((-90, -90), (90, 90))}
+    sampler = random.RangeSampler(Ranges(((100, 200),), own))
+    labels = tensor([0, 1, 1, 3, 4, 4, 2, 9], "int32")
+    values = sampler.draw(labels, tensor([0.25, 0.1, 0.6, 0.25, 0.25, 0.5, 0.5, 0.5], "float32"))
+    # Float32 numbers up to 200.
+    np.testing.assert_allclose(values, [125, -7.5, 30, 7, -90, 90, 150, 150], rtol=0, atol=2e-5)

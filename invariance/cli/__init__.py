@@ -1,4 +1,4 @@
-"""The command line. Asking for help or making a mistake costs no import of TensorFlow."""
+"""The command line. Neither --help nor a mistake imports TensorFlow."""
 
 import os
 
@@ -7,5 +7,5 @@ from invariance.cli.run import run_experiment
 
 __all__ = ["main", "run_experiment"]
 
-# TensorFlow's C++ side reports every machine without a GPU as an error; what goes wrong reaches us as exceptions.
+# TensorFlow's C++ code reports a machine without a GPU as an error. Real failures arrive as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

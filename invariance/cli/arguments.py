@@ -1,4 +1,4 @@
-"""What every command shares: a parser that makes one line of a mistake, checks of values, exit codes."""
+"""What all commands share: a parser whose errors are one line, checks of values, exit codes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from invariance.tasks import Task
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake; no guessing at abbreviations."""
+    """A parser whose errors are one line and that accepts no abbreviations."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **settings: Any):
+        super().__init__(**{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
 
 def guarded(action: Callable[[], int | None]) -> int:
-    """Calls an action and returns the exit code; a mistake or a failed run is one line on standard error."""
+    """Calls an action and returns the exit code. A user's mistake or a failed run is one line on standard error."""
     try:
         return action() or 0
     except (UserError, RunError) as error:
@@ -35,24 +35,24 @@ def guarded(action: Callable[[], int | None]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; that is no error of ours.
+        # The reader has closed the pipe, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def choice(option: str, value: str, known: Collection[str]) -> str:
-    """One of some words.
+    """Returns a value that is one of the known ones.
 
     Raises:
-        UserError: if it is none of them.
+        UserError: if it is not.
     """
     if value not in known:
-        raise UserError(f"{option}: unknown value {value!r}; known are {', '.join(known)}")
+        raise UserError(f"{option}: unknown value {value!r}; choose from {', '.join(known)}")
     return value
 
 
 def integer(option: str, text: str, low: int, high: int) -> int:
-    """An integer within bounds.
+    """An integer from ``low`` to ``high``.
 
     Raises:
         UserError: if it is not.
@@ -62,7 +62,7 @@ def integer(option: str, text: str, low: int, high: int) -> int:
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise UserError(f"{option}: an integer from {low} to {high} is needed; it is {text!r}")
+        raise UserError(f"{option}: expected an integer from {low} to {high}; received {text!r}")
     return value
 
 
@@ -77,15 +77,15 @@ def positive(option: str, text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise UserError(f"{option}: a positive number is needed; it is {text!r}")
+        raise UserError(f"{option}: expected a positive number; received {text!r}")
     return value
 
 
 def seeds(text: str) -> list[int]:
-    """The seeds of a text such as "0,2,5-7", each once, in its order.
+    """The seeds in a list such as "0,2,5-7", in its order and without repetitions.
 
     Raises:
-        UserError: if it is no such text.
+        UserError: if it is not such a list.
     """
     found: list[int] = []
     try:
@@ -96,36 +96,36 @@ def seeds(text: str) -> list[int]:
             found += range(low, high + 1)
     except UserError:
         raise UserError(
-            f"--seed: integers from 0 to {2**32 - 1}, or ascending ranges of up to 1,000 of them, are needed, such as "
-            f"0 or 0,2,5-7; it is {text!r}"
+            f"--seed: expected integers from 0 to {2**32 - 1} or ascending ranges of up to 1,000, such as 0,2,5-7; "
+            f"received {text!r}"
         ) from None
     return list(dict.fromkeys(found))
 
 
 def labels(option: str, text: str | None) -> tuple[int, ...] | None:
-    """Class labels of a text such as "3,4"; None for None.
+    """The class labels in a list such as "3,4"; None if the option is not given.
 
     Raises:
-        UserError: if it is no such text.
+        UserError: if it is not such a list.
     """
     if text is None:
         return None
     try:
         return tuple(integer(option, part.strip(), 0, 10**6) for part in text.split(",") if part.strip())
     except UserError as error:
-        raise UserError(f"{option}: class labels separated by commas are needed; it is {text!r}") from error
+        raise UserError(f"{option}: expected class labels separated by commas; received {text!r}") from error
 
 
 def spacing(option: str, text: str, task: Task) -> float | None:
-    """The distance between points of a task's grid; None for the finest grid, "full".
+    """The spacing of an evaluation grid; None for "full", the finest grid.
 
     Raises:
-        UserError: if the task cannot be measured on it.
+        UserError: if the task cannot be measured on that grid.
     """
     try:
         value = None if text == "full" else float(text)
     except ValueError:
-        raise UserError(f"{option}: a number or full is needed; it is {text!r}") from None
+        raise UserError(f"{option}: expected a number or full; received {text!r}") from None
     try:
         task.points(value)
     except ValueError as error:
@@ -134,7 +134,7 @@ def spacing(option: str, text: str, task: Task) -> float | None:
 
 
 def value_like(option: str, text: str, example: Any) -> Any:
-    """A value of the same type as the present one.
+    """A value of the same type as an example.
 
     Raises:
         UserError: if it is not.
@@ -150,16 +150,16 @@ def value_like(option: str, text: str, example: Any) -> Any:
             raise ValueError
         return value
     except (KeyError, ValueError):
-        raise UserError(f"{option}: a value like {example} is needed; it is {text!r}") from None
+        raise UserError(f"{option}: expected a value like {example}; received {text!r}") from None
 
 
 def output_file(option: str, value: str) -> Path:
-    """Where a result goes, checked before the minutes it takes to measure it.
+    """The file for a result, checked before the result is computed.
 
     Raises:
-        UserError: if it cannot be a file there.
+        UserError: if there cannot be such a file.
     """
     path = Path(value)
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{option}: a file in an existing folder is needed; it is {value!r}")
+        raise UserError(f"{option}: expected a file in an existing folder; received {value!r}")
     return path

@@ -11,8 +11,10 @@ from invariance.cli import arguments as check
 from invariance.errors import UserError
 from invariance.experiment import installed_experiments, installed_modules
 from invariance.files import write_text
+from invariance.runs.execute import PRECISIONS
 from invariance.runs.find import REPEATED, UNFINISHED, Run, find, once, read_task
 from invariance.runs.folder import RunFolder
+from invariance.tasks.task import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,67 +23,75 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int | None:
-    parser = check.Parser(prog="python -m invariance", description="Reports on runs, evaluates them again, lists them.")
+    arguments = _parser().parse_args(argv)
+    return arguments.action(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = check.Parser(prog="python -m invariance", description="Reports on runs, lists them, evaluates them again.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    report = commands.add_parser("report", help="tables of all runs beside the published numbers")
-    report.add_argument("--html", metavar="FILE", help="also write one page with everything, figures included")
-    report.add_argument("--markdown", metavar="FILE", help="the same as Markdown, without figures")
+    report = commands.add_parser("report", help="print our numbers beside the published ones")
+    report.add_argument("--html", metavar="FILE", help="also write one page with all tables and figures")
+    report.add_argument("--markdown", metavar="FILE", help="also write the page as Markdown, without figures")
     report.add_argument("--claims", action="store_true", help="print the verdicts on the article's claims instead")
     report.add_argument(
         "--readme", metavar="FILE", help="also write tables and verdicts between the 'results' markers of this file"
     )
-    listing = commands.add_parser("list", help="the experiments, and the runs there are, finished or not")
+    listing = commands.add_parser("list", help="list the experiments and all runs, finished or not")
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
     evaluate.add_argument("run", metavar="RUN_FOLDER")
     evaluate.add_argument(
-        "--redraws", default="0", metavar="N", help="the published estimator: N random drawings of the parameters"
+        "--redraws", default="0", metavar="N", help="the published estimator: N random draws of the parameters"
     )
     evaluate.add_argument(
         "--upright-last",
         default="0",
         metavar="N",
-        help="leave the last N images of the restricted classes upright in the redraws, as the original seems to have",
+        help="leave the last N images of the restricted classes upright in the redraws, as the original seems to do",
     )
     evaluate.add_argument(
         "--grid-spacing",
         metavar="SPACING|full",
-        help="of the evaluation's points; default: 5 degrees for recognition; full, the finest grid, for generation",
+        help="spacing of the evaluation grid; default: the task's usual one (full: the finest grid)",
     )
     evaluate.add_argument("--dataset", help="other data than the run was trained on")
-    evaluate.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write what was measured there")
-    bench = commands.add_parser("bench", help="speed, as shares of the machine's matrix-product peak")
+    evaluate.add_argument(
+        "--json", type=os.path.expanduser, metavar="FILE", help="also write the results to a new file"
+    )
+    bench = commands.add_parser("bench", help="measure speed, as shares of the machine's matrix-product peak")
     bench.add_argument(
         "--json", type=os.path.expanduser, default="bench.json", metavar="FILE", help="default: %(default)s"
     )
     bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
-    bench.add_argument("--seconds", default="10", help="per measurement; default: %(default)s")
+    bench.add_argument("--seconds", default="10", metavar="N", help="per measurement; default: %(default)s")
     notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
-    notebooks.add_argument("notebook", nargs="+", help=".ipynb files")
+    notebooks.add_argument("notebook", nargs="+", metavar="FILE.ipynb")
     notebooks.add_argument(
         "--runs", default="runs", type=os.path.expanduser, metavar="DIR", help="default: %(default)s"
     )
-    notebooks.add_argument("--out", metavar="DIR", help="where the executed ones go; default: RUNS/notebooks")
+    notebooks.add_argument("--out", metavar="DIR", help="folder of the executed notebooks; default: RUNS/notebooks")
     for command in (report, listing):
         command.add_argument(
             "--runs",
             action="append",
             type=os.path.expanduser,
             metavar="DIR",
-            help="may be repeated (of the same model and seed the first counts); default: runs",
+            help="folder of runs; may be repeated (the first run of a model and seed counts); default: runs",
         )
-    actions = {report: _report, listing: _list, evaluate: _evaluate, bench: _bench, notebooks: _notebooks}
-    for command, action in actions.items():
+    actions = ((report, _report), (listing, _list), (evaluate, _evaluate), (bench, _bench), (notebooks, _notebooks))
+    for command, action in actions:
         command.set_defaults(action=action)
-    arguments = parser.parse_args(argv)
-    return arguments.action(arguments)
+    return parser
 
 
 def _found(arguments: argparse.Namespace) -> tuple[list[Run], list[tuple[Path, str]]]:
-    finished, others = [], []
-    # A folder that is named twice is read once.
+    """The runs below all folders --runs, see `find`."""
+    finished: list[Run] = []
+    others: list[tuple[Path, str]] = []
+    # A folder that is given twice is read once.
     for runs in {Path(runs).resolve(): runs for runs in arguments.runs or ["runs"]}.values():
         if not Path(runs).is_dir():
-            raise UserError(f"--runs: there is no folder {runs}")
+            raise UserError(f"--runs: no such folder: {runs}")
         more = find(runs)
         finished += more[0]
         others += more[1]
@@ -97,8 +107,9 @@ def _report(arguments: argparse.Namespace) -> None:
     finished, others = _found(arguments)
     experiments = installed_experiments()
     made = tables(finished, experiments)
-    declared = [claim for module in installed_modules() for claim in getattr(module, "CLAIMS", ())]
-    verdicts = claims.judge(declared, finished)
+    # Each once, though several modules may import them.
+    declared = {id(claim): claim for module in installed_modules() for claim in getattr(module, "CLAIMS", ())}
+    verdicts = claims.judge(declared.values(), finished)
     if arguments.claims:
         print("\n".join(verdict.text() for verdict in verdicts))
     else:
@@ -135,13 +146,11 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from invariance.tasks.task import Evaluation
-
     folder = RunFolder(Path(arguments.run))
     redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
     upright_last = check.integer("--upright-last", arguments.upright_last, 0, 10**9)
     if upright_last and not redraws:
-        raise UserError("--upright-last: only redraws can leave images upright; add --redraws N")
+        raise UserError("--upright-last: this is a setting of the redraws; add --redraws N")
     if not folder.done:
         raise UserError(f"{folder.path} is not the folder of a finished run")
     config = folder.json("config.json")
@@ -154,7 +163,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     file = None if arguments.json is None else check.output_file("--json", arguments.json)
     if file and file.exists():
         # It might be one of the run's own.
-        raise UserError(f"--json: the name of a new file is needed; {arguments.json!r} is there already")
+        raise UserError(f"--json: expected a new file; {arguments.json!r} exists")
     from invariance.runs.evaluate import evaluate
 
     evaluate(folder, task, evaluation, arguments.dataset, file)
@@ -165,14 +174,16 @@ def _notebooks(arguments: argparse.Namespace) -> None:
 
     for path in arguments.notebook:
         if not Path(path).is_file():
-            raise UserError(f"{path}: there is no such notebook")
+            raise UserError(f"{path}: no such notebook")
     os.environ[RUNS] = str(Path(arguments.runs).resolve())
     execute_all(arguments.notebook, arguments.out or Path(arguments.runs) / "notebooks")
 
 
-def _bench(arguments: argparse.Namespace) -> int:
+def _bench(arguments: argparse.Namespace) -> None:
     from invariance import benchmark
 
+    precisions = arguments.precision.split(",")
+    for precision in precisions:
+        check.choice("--precision", precision, tuple(PRECISIONS))
     seconds = check.positive("--seconds", arguments.seconds)
-    file = check.output_file("--json", arguments.json)
-    return benchmark.main(arguments.precision.split(","), seconds, file)
+    benchmark.main(precisions, seconds, check.output_file("--json", arguments.json))

@@ -1,79 +1,82 @@
-"""How long runs will take on this machine, and how they differ from the original's."""
+"""Announces how long runs will take on this machine, and how they differ from the original."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invariance.progress import duration
+from invariance.runs.builder import FileBuilder
 from invariance.runs.execute import RunConfig
 from invariance.runs.folder import CHECKPOINT
 
-# Shares of the matrix-product peak that training and evaluation reach (`make bench`), and seconds that a run takes
-# before its first step.
+if TYPE_CHECKING:
+    from invariance.datasets import Data
+
+# Shares of the matrix-product peak that training and evaluation reach (`make bench`), and seconds before a run's first
+# step.
 _TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
-# MNIST's; other data change the forecast, not the run.
-_IMAGE_SHAPE, _CLASSES, _TEST_IMAGES = (28, 28, 1), 10, 1000
 
 
 def departures(configs: Sequence[RunConfig]) -> list[str]:
-    """How runs differ from the original budget, a line for all models that differ alike."""
+    """How runs differ from the original: one line for all models with the same differences."""
     found: dict[str, dict[str, None]] = {}
     for config in configs:
+        if isinstance(config.builder, FileBuilder):
+            continue  # the user's own model has no original
         if text := "; ".join(config.entry.departures(config.profile)):
             found.setdefault(text, {})[config.model] = None
     return [f"Departures from the original ({', '.join(names)}): {text}" for text, names in found.items()]
 
 
 def forecast(
-    pending: Sequence[RunConfig], runs: str | Path | None, jobs: int, say: Callable[[str], Any]
-) -> Callable[[], None] | None:
-    """A function that says how long runs will take, for a process that may load TensorFlow; None if that is unknown.
+    pending: Sequence[RunConfig], runs: str | Path | None, jobs: int, data: Data, say: Callable[[str], Any]
+) -> None:
+    """Announces how long runs will take, unless a model does not tell its number of operations.
+
+    The estimate rests on the rate of a matrix product in TensorFlow, which is loaded for it. (NumPy's product reaches
+    only half of that rate on some processors, such as Zen 5.)
 
     Args:
         pending: the runs.
-        runs: the folder of all runs, for what resumed ones have behind them; None if all start anew.
+        runs: the folder of all runs, whose checkpoints shorten the work; None if all runs start from scratch.
         jobs: how many run at a time.
+        data: the dataset.
         say: called with a line of text.
     """
-    works = []
+    from invariance.runs.checkpoint import saved_step
+
+    flops = 0.0
     for config in pending:
-        model = config.entry.model_for(config.profile)
+        model: Any = config.builder
         if not hasattr(model, "training_flops"):
-            return None
-        budget = config.entry.budgets[config.profile]
-        classes = _CLASSES - len(config.task.excluded)
-        sizes = config.task.arguments(_IMAGE_SHAPE, range(classes))
+            return
+        budget = config.budget
+        done = saved_step(config.folder(runs) / CHECKPOINT) / budget.steps if runs else 0.0
+        classes = config.task.classes(data.y_train)
+        sizes = config.task.arguments(data.image_shape, classes)
         training = model.training_flops(*sizes) * budget.steps * budget.batch_size / _TRAINING_SHARE
-        images = classes * min(_TEST_IMAGES, budget.images_per_class or _TEST_IMAGES)
+        images = sum(label in classes for label in data.y_test.tolist())
+        images = min(images, len(classes) * (budget.images_per_class or images))
         points = len(config.task.points(budget.grid_spacing))
         evaluation = model.evaluation_flops(*sizes) * images * points / _EVALUATION_SHARE
-        checkpoint = config.folder(runs) / CHECKPOINT if runs else None
-        works.append((training / model.speed_up, evaluation / model.speed_up, budget.steps, checkpoint))
-    return partial(_say_expected, works, jobs, say) if works else None
+        flops += (training * (1 - done) + evaluation) / model.speed_up
+    peak = jobs * _peak()
+    seconds = len(pending) * _START_SECONDS / jobs + flops / peak
+    say(
+        f"Expected: about {duration(seconds)} for {len(pending)} run{'s' if len(pending) > 1 else ''}"
+        f"{f', {jobs} at a time' if jobs > 1 else ''} (on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
+    )
 
 
-def _say_expected(works: list[tuple], jobs: int, say: Callable[[str], Any]) -> None:
-    """Says how long it takes, by a matrix product of TensorFlow's and what resumed runs have behind them.
-
-    NumPy's would not need TensorFlow, but reaches the same rate on some processors and half of it on others (Zen 5).
-    """
+def _peak() -> float:
+    """The rate of this process's cores for a matrix product, in FLOP/s."""
     from invariance.benchmark import Peak
-    from invariance.runs.checkpoint import saved_step
     from invariance.runs.provenance import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf
 
     with tf.device("CPU"):
-        peak = jobs * Peak("float32", 1024)()
-    seconds = len(works) * _START_SECONDS / jobs
-    for training, evaluation, steps, checkpoint in works:
-        done = saved_step(checkpoint) / steps if checkpoint else 0.0
-        seconds += (training * (1 - done) + evaluation) / peak
-    say(
-        f"Expected: about {duration(seconds)} for {len(works)} run(s){f', {jobs} at a time' if jobs > 1 else ''} "
-        f"(on this CPU, {peak / 1e9:.0f} GFLOP/s; a GPU is faster)"
-    )
+        return Peak("float32", 1024)()

@@ -1,15 +1,12 @@
-"""``python -m experiments.<name>``: choose models, vary them, carry the runs out, print the table."""
+"""``python -m experiments.<name>``: chooses models, varies them, runs them, prints the table."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from invariance import datasets
@@ -20,9 +17,11 @@ from invariance.experiment import PROFILES, Entry, Experiment
 from invariance.files import write_text
 from invariance.processes import cores, in_child
 from invariance.progress import Progress
+from invariance.runs.builder import FileBuilder
 from invariance.runs.engine import carry_out
 from invariance.runs.execute import PRECISIONS, Options, RunConfig, check_unchanged, load_data
 from invariance.runs.find import find
+from invariance.runs.provenance import stderr_on_failure
 from invariance.variations import Variant
 
 if TYPE_CHECKING:
@@ -41,32 +40,32 @@ def parser(experiment: Experiment) -> argparse.ArgumentParser:
         "--models",
         default=",".join(experiment.defaults),
         metavar="NAME,...|all",
-        help="also FILE.py:FUNCTION, a builder of your own; default: %(default)s",
+        help="models to run; FILE.py:FUNCTION is a builder of your own; default: %(default)s",
     )
     add("--profile", default="quick", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
     add("--dataset", default="auto", help=f"one of {', '.join(datasets.NAMES)}; default: %(default)s")
     add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
-    add("--jobs", default="1", metavar="N", help="run so many at a time, each on its share of the cores; default: 1")
+    add("--jobs", default="1", metavar="N", help="runs at a time, each on its share of the cores; default: %(default)s")
     add(
         "--runs",
         default="runs",
         type=os.path.expanduser,
         metavar="DIR",
-        help="where the run folders go; default: %(default)s",
+        help="folder of all runs; default: %(default)s",
     )
     add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
-    add("--steps", metavar="N", help="train for so many steps instead of the profile's; stored as NAME+steps=N")
-    add("--learning-rate", metavar="RATE", help="instead of the profile's; stored as NAME+learning_rate=RATE")
-    add("--grid", metavar="SPACING|full", help="spacing of the evaluation's points; full: the finest grid")
-    add("--redraws", default="0", metavar="N", help="also measure with N random drawings of the parameters")
+    add("--steps", metavar="N", help="number of training steps; stored as NAME+steps=N")
+    add("--learning-rate", metavar="RATE", help="another learning rate; stored as NAME+learning_rate=RATE")
+    add("--grid", metavar="SPACING|full", help="spacing of the evaluation grid; full: the finest grid")
+    add("--redraws", default="0", metavar="N", help="also measure with N random draws of the parameters")
     add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
-    add("--overwrite", action="store_true", help="start finished runs anew")
-    add("--print-config", action="store_true", help="print what would be run, as JSON, and stop")
-    add("--quiet", action="store_true", help="print nothing but errors")
+    add("--overwrite", action="store_true", help="start finished and interrupted runs again, from scratch")
+    add("--print-config", action="store_true", help="print the configurations of the runs as JSON, and stop")
+    add("--quiet", action="store_true", help="print errors only")
     return made
 
 
@@ -113,8 +112,8 @@ def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
         print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
         return 0
     if uncorrected:
-        say(f"--corrected: nothing to correct in {', '.join(uncorrected)}; left out")
-    # Resolving may import TensorFlow, which must not happen in the process that starts the others.
+        say(f"--corrected: nothing to correct in {', '.join(uncorrected)}; omitted")
+    # In a child, because it may import TensorFlow (see `processes`).
     dataset = in_child(lambda: datasets.resolve(arguments.dataset, say))
     configs = configs_on(dataset)
     _say_titles(variants, say)
@@ -124,28 +123,27 @@ def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
     if caveat:
         say(caveat)
     for config in () if arguments.overwrite else configs:
-        # All of them before the first starts, which may be hours before the last.
+        # All of them now, because the last may start hours after the first.
         check_unchanged(config.folder(arguments.runs), config)
 
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
     jobs = max(1, min(jobs, len(pending)))
     for line in departures(pending):
         say(line)
-    announce = forecast(pending, None if arguments.overwrite else arguments.runs, jobs, say)
+    resumed = None if arguments.overwrite else arguments.runs
     data, first = None, None
     if len(pending) > 1:
-        # Once for all of them: decoding takes as long as importing TensorFlow.
+        # Loaded once for all of them: decoding takes as long as importing TensorFlow.
         data = in_child(lambda: load_data(dataset, say))
         _check_classes(data, pending, say)
     if pending:
-        # In the first process that loads TensorFlow for a run; what one run alone loads, it loads there.
+        # A single run loads its data in its own process. There the forecast may load TensorFlow, too.
         def before_first() -> Data:
             loaded = data
             if loaded is None:
                 loaded = load_data(dataset, say)
                 _check_classes(loaded, pending, say)
-            if announce:
-                announce()
+            forecast(pending, resumed, jobs, loaded, say)
             return loaded
 
         first = pending[0], before_first
@@ -163,7 +161,7 @@ def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
 
 
 def _say_titles(variants: Sequence[Variant], say: Callable[[str], Any]) -> None:
-    """The titles of the tasks in force: one line if all models have the same."""
+    """Prints the titles of all tasks, with their models if there are several tasks."""
     titles: dict[str, list[str]] = {}
     for variant in variants:
         titles.setdefault(variant.task.title(), []).append(variant.name)
@@ -172,17 +170,22 @@ def _say_titles(variants: Sequence[Variant], say: Callable[[str], Any]) -> None:
 
 
 def _check_classes(data: Data, configs: Sequence[RunConfig], say: Callable[[str], Any]) -> None:
-    """Refuses tasks that do not fit the data, and says what is odd about them."""
+    """Checks that the tasks fit the data, and prints their caveats.
+
+    Raises:
+        UserError: if one does not.
+    """
     caveats: dict[str, None] = {}
-    for config in configs:
-        _, classes = data.of_task(config.task)
-        caveats |= dict.fromkeys(config.task.caveats(classes))
+    # One task object belongs to all seeds of a model.
+    for task in {id(config.task): config.task for config in configs}.values():
+        _, classes = data.of_task(task)
+        caveats |= dict.fromkeys(task.caveats(classes))
     for caveat in caveats:
         say(caveat)
 
 
 def _tables(runs: str, experiment: Experiment, configs: Sequence[RunConfig]) -> str:
-    """The table of the configurations' experiment, dataset and profile; written beside the runs as Markdown, too."""
+    """The table of all runs of the experiment with this dataset and profile, also written beside them as Markdown."""
     from invariance.report.table import tables
 
     folder = configs[0].folder(runs).path.parent.parent
@@ -194,7 +197,7 @@ def _tables(runs: str, experiment: Experiment, configs: Sequence[RunConfig]) -> 
 
 
 def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[list[Variant], list[str]]:
-    """What is to be run, and the models left out because --corrected has nothing to correct in them."""
+    """The models to run, and the names of those omitted because --corrected has nothing to correct in them."""
     profile = arguments.profile
     variants, uncorrected = _chosen(experiment, arguments.models), []
     if arguments.corrected:
@@ -213,10 +216,8 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
     if arguments.learning_rate is not None:
         rate = check.positive("--learning-rate", arguments.learning_rate)
         variants = [variant.with_learning_rate(profile, rate) for variant in variants]
-    restricted, excluded = (
-        check.labels("--restricted", arguments.restricted),
-        check.labels("--excluded", arguments.excluded),
-    )
+    restricted = check.labels("--restricted", arguments.restricted)
+    excluded = check.labels("--excluded", arguments.excluded)
     variants = [variant.with_classes(restricted, excluded).with_precision(arguments.precision) for variant in variants]
     if arguments.grid:
         variants = [
@@ -226,54 +227,56 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
 
 
 def _chosen(experiment: Experiment, names: str) -> list[Variant]:
-    """The models named, each once."""
+    """The named models, each once."""
     chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
-        raise UserError(f"--models: no model named; known are {', '.join(experiment.models)}")
+        raise UserError(f"--models: no model named; choose from {', '.join(experiment.models)}")
     return [_variant(experiment, name) for name in dict.fromkeys(chosen)]
 
 
 def _variant(experiment: Experiment, name: str) -> Variant:
+    """The experiment's model of that name, or the user's own builder FILE.py:FUNCTION."""
     if ":" in name:
         builder = _own_builder(name)
         # Trained for as long as the experiment's first model.
         budgets = experiment.models[experiment.defaults[0]].budgets
-        path, _, function = name.partition(":")
-        return Variant(f"{Path(path).stem}.{function}", Entry(builder, budgets), experiment.task)
+        return Variant(builder.name, Entry(builder, budgets), experiment.task)
+    known = ", ".join(experiment.models)
     if name not in experiment.models:
-        raise UserError(
-            f"--models: unknown model {name!r}; known are {', '.join(experiment.models)}, or FILE.py:FUNCTION"
-        )
+        raise UserError(f"--models: unknown model {name!r}; choose from {known}, or FILE.py:FUNCTION")
     return Variant(name, experiment.models[name], experiment.task_of(name))
 
 
-def _own_builder(name: str) -> Callable:
-    """The function of a text such as "my_file.py:build"."""
-    path, _, function = name.partition(":")
-    if not Path(path).is_file() or not path.endswith(".py") or not Path(path).stem.isidentifier():
-        raise UserError(f"--models: a Python file and the name of a function in it are needed; it is {name!r}")
-    loader = SourceFileLoader(Path(path).stem, path)
-    module = ModuleType(loader.name)
-    sys.modules.setdefault(loader.name, module)
+def _own_builder(name: str) -> FileBuilder:
+    """The builder that a text such as "my_file.py:build" names, once it is known to load."""
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py") or not Path(path).stem.isidentifier() or not function.isidentifier():
+        raise UserError(f"--models: expected FILE.py:FUNCTION; received {name!r}")
+    if not Path(path).is_file():
+        raise UserError(f"--models: no such file: {path}")
+    builder = FileBuilder(path, function)
+
+    def check_that_it_loads() -> None:
+        with stderr_on_failure():
+            builder.load()
+
     try:
-        loader.exec_module(module)
-    except Exception as error:  # whatever somebody's file raises
-        raise UserError(f"--models: {path} cannot be imported ({type(error).__name__}: {error})") from error
-    builder = getattr(module, function, None)
-    if not callable(builder):
-        raise UserError(f"--models: {path} has no function {function!r}")
+        # In a child, because it probably imports Keras (see `processes`).
+        in_child(check_that_it_loads)
+    except UserError as error:
+        raise UserError(f"--models: {error}") from error
     return builder
 
 
 def _settings(variant: Variant, text: str) -> dict[str, Any]:
-    """The arguments of --set, checked against those of a model."""
+    """The values in --set, checked against the arguments of a model."""
     present, values = variant.arguments(), {}
     for part in text.split(","):
         argument, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or argument not in present:
             known = ", ".join(f"{key}={value}" for key, value in present.items()) or "none"
             raise UserError(
-                f"--set: ARGUMENT=VALUE is needed, of the arguments of {variant.name} ({known}); it is {part!r}"
+                f"--set: expected ARGUMENT=VALUE with an argument of {variant.name} ({known}); received {part!r}"
             )
         values[argument] = check.value_like(f"--set {argument}", value, present[argument])
     return values

@@ -1,4 +1,4 @@
-"""The state of an unfinished run: written atomically, put back exactly."""
+"""The state of an unfinished run: saved atomically, restored exactly."""
 
 import json
 from pathlib import Path
@@ -10,32 +10,37 @@ from invariance.errors import RunError
 from invariance.files import replacing
 
 
-def state_variables(model: Any) -> list:
-    """All that a training run changes: weights, random states, metrics, the state of every optimiser."""
+def state_variables(model: Any) -> list[Any]:
+    """Every variable that training changes: weights, random states, metrics, optimiser states."""
     import keras
 
     variables = [*model.variables, *model.metrics_variables]
     for part in (model, *model._flatten_layers(include_self=False)):
-        # Optimisers may be attributes, or lie in lists and dictionaries that are; Keras tracks none but `optimizer`.
+        # Optimisers may be attributes, or elements of lists and dictionaries. Keras tracks only `optimizer`.
         for value in [getattr(part, "optimizer", None), *vars(part).values()]:
-            several = (
-                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-            )
-            for optimizer in several:
+            values = value.values() if isinstance(value, dict) else value
+            for optimizer in values if isinstance(value, (dict, list, tuple)) else [value]:
                 if isinstance(optimizer, keras.optimizers.Optimizer):
                     variables += optimizer.variables
     return list({id(variable): variable for variable in variables}.values())
 
 
 def save(path: Path, model: Any, progress: dict) -> None:
-    """Writes the state of a training run atomically.
+    """Saves the state of a training run atomically.
+
+    Args:
+        path: the file.
+        model: a Keras model.
+        progress: anything that JSON can hold, with the number of steps under "step".
 
     Raises:
-        RunError: if it cannot be written, or a weight is not finite; an older checkpoint stays as it was.
+        RunError: if the file cannot be written or a weight is not finite. An earlier checkpoint stays as it was.
     """
-    arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(state_variables(model))}
+    arrays: dict[str, Any] = {
+        f"v{number}": np.asarray(variable) for number, variable in enumerate(state_variables(model))
+    }
     for array in arrays.values():
-        # A sum is not finite if a term is not, and needs no temporary array.
+        # If a term is not finite the sum is not, and it needs no temporary array.
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array.sum(dtype=np.float64)):
             raise RunError(f"a weight is not finite after step {progress['step']}")
     with replacing(path) as partial, open(partial, "wb") as file:
@@ -43,31 +48,34 @@ def save(path: Path, model: Any, progress: dict) -> None:
 
 
 def load(path: Path, model: Any) -> dict:
-    """Restores a saved state into a model, its optimisers and metrics; returns the progress saved with it.
+    """Restores a saved state into a model, its optimisers and its metrics.
+
+    Returns:
+        The progress that was saved with it.
 
     Raises:
-        RunError: if the file is damaged or was written for another model.
+        RunError: if the file is damaged or belongs to another model.
     """
     variables = state_variables(model)
     try:
         with np.load(path, allow_pickle=False) as archive:
             progress = json.loads(str(archive["progress"]))
             arrays = [archive[f"v{number}"] for number in range(len(archive.files) - 1)]
-    except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
+    except Exception as error:  # a damaged archive may raise anything
         raise RunError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}); --overwrite starts the run anew"
+            f"{path}: the checkpoint is damaged ({type(error).__name__}); --overwrite starts the run again"
         ) from error
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-        raise RunError(f"{path}: the checkpoint was written for another model; --overwrite starts the run anew")
+        raise RunError(f"{path}: the checkpoint belongs to another model; --overwrite starts the run again")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return progress
 
 
 def saved_step(path: Path) -> int:
-    """The step that a run resumes from: 0 if there is no checkpoint, or one that cannot be read."""
+    """The step of a checkpoint; 0 if it is missing or unreadable."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return json.loads(str(archive["progress"]))["step"]
-    except Exception:  # a damaged archive raises whatever its first bad byte provokes; whoever loads it says so
+    except Exception:  # a damaged archive may raise anything; `load` reports it
         return 0

@@ -1,4 +1,4 @@
-"""Where runs are carried out: here, each in a process of its own."""
+"""Carries out several runs, each in a process of its own on this machine."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ def carry_out(
     data: Data | None = None,
     first: tuple[RunConfig, Callable[[], Data | None]] | None = None,
 ) -> list[tuple[RunConfig, Exception]]:
-    """Carries runs out, up to ``jobs`` at a time.
+    """Carries out runs, up to ``jobs`` at a time.
 
     Args:
-        configs: what to run.
+        configs: the runs.
         runs: the folder of all runs.
-        options: how; the parent process is this one.
+        options: how to carry them out; ``parent`` becomes this process.
         jobs: 1 to the number of cores.
-        data: the dataset, if it has been loaded already.
-        first: what is called in the process of one of the runs before it starts; it may load the data.
+        data: the dataset, if it is loaded already.
+        first: one of the runs, and a function that is called in its process before it starts and may load the data.
 
     Returns:
-        The runs that failed, each reported on standard error if there are others.
+        The runs that failed while others could go on. Their errors have been printed to standard error.
 
     Raises:
-        UserError, RunError: if the only run fails, or the others would fail for the same reason.
-        Interrupted: if asked to stop; every run has saved its state.
+        UserError: if a mistake concerns all runs.
+        RunError, ModelError: if the only run fails.
+        Interrupted: if asked to stop. Every run has saved its state.
     """
     options = replace(options, parent=os.getpid(), live=options.live and jobs == 1)
 
@@ -51,17 +52,17 @@ def carry_out(
         execute(config, runs, options, loaded)
 
     failures = []
-    with closing(in_children([partial(action, config) for config in configs], jobs)) as ends:
-        for number, error, _ in ends:
+    with closing(in_children([partial(action, config) for config in configs], jobs)) as ended:
+        for index, error, _ in ended:
             if error is None:
                 continue
             if options.overwrite:
-                # The same command would throw away what has been done.
-                error.args = (str(error).replace("epeat the command", "epeat the command without --overwrite"),)
-            # Other models may still be run; not after a request to stop, nor if the mistake is common to all.
-            others = getattr(error, "exit_code", None) == RunError.exit_code or isinstance(error, ModelError)
-            if not others or len(configs) == 1:
+                # Repeating the very same command would discard the saved state.
+                error.args = (str(error).replace("repeat the command", "repeat the command without --overwrite"),)
+            # Not after a request to stop, nor if the mistake concerns all runs.
+            others_may_run = getattr(error, "exit_code", None) == RunError.exit_code or isinstance(error, ModelError)
+            if not others_may_run or len(configs) == 1:
                 raise error
             print(f"error: {error}", file=sys.stderr)
-            failures.append((configs[number], error))
+            failures.append((configs[index], error))
     return failures

@@ -1,4 +1,4 @@
-"""A finished run's model, loaded and evaluated once more."""
+"""Loads a finished run's model and evaluates it again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invariance import datasets
-from invariance.errors import UserError
+from invariance.errors import UserError, one_line
 from invariance.files import write_json
 from invariance.progress import Progress
+from invariance.runs.builder import load_module
+from invariance.runs.execute import load_data
 from invariance.runs.folder import RunFolder
 from invariance.runs.provenance import import_tensorflow, provenance
 from invariance.tasks import Task
-from invariance.tasks.batches import one_line
 from invariance.tasks.task import Evaluation
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 def evaluate(
     folder: RunFolder, task: Task, evaluation: Evaluation, dataset: str | None = None, file: Path | None = None
 ) -> None:
-    """Evaluates a finished run's model once more and prints what it measured; the run's own files stay unchanged.
+    """Evaluates a finished run's model again and prints the results. The run's own files stay unchanged.
 
     Args:
-        folder: a finished run.
-        task: the run's.
-        evaluation: how finely.
-        dataset: other data than the run's, of the same image size and classes.
-        file: to be written as JSON: what was measured, on which run and data, by which versions and commit.
+        folder: the run.
+        task: its task.
+        evaluation: how to measure.
+        dataset: other data than the run's, with the same image size and classes.
+        file: JSON file for the results, the run, the data, versions and commit.
 
     Raises:
-        UserError: if the run, its model or data cannot be read, or what is asked for cannot be measured.
+        UserError: if the run, its model or the data cannot be read, or do not fit together.
         RunError: if the file cannot be written.
     """
     config = folder.json("config.json")
@@ -47,7 +47,8 @@ def evaluate(
     measured = task.measure(load_model(folder), data, classes, evaluation, progress)
     points = task.points(evaluation.spacing)
     progress.line(
-        f"{name} on {data.name}, {len(points)} points of the {task.transformation.parameter}, {len(data.x_test):,} test images"
+        f"{name} on {data.name}: {len(points)} values of the {task.transformation.parameter}, "
+        f"{len(data.x_test):,} test images"
     )
     for line in measured.lines():
         progress.line(line)
@@ -58,7 +59,7 @@ def evaluate(
 
 
 def load_model(folder: RunFolder) -> Any:
-    """The trained Keras model of a run.
+    """The trained Keras model of a run. A model from the user's own file needs that file, where it was.
 
     Raises:
         UserError: if it cannot be loaded.
@@ -66,27 +67,30 @@ def load_model(folder: RunFolder) -> Any:
     import_tensorflow()
     import keras
 
+    builder_file = Path(folder.json("config.json").get("builder_file", ""))
+    if builder_file.is_file():
+        # It may define the model's class.
+        load_module(builder_file)
     try:
         return keras.saving.load_model(folder / "model.keras")
-    except Exception as error:  # a damaged archive raises whatever its first bad byte provokes
+    except Exception as error:  # a damaged archive may raise anything
         raise UserError(f"{folder / 'model.keras'}: cannot be loaded ({one_line(error)})") from error
 
 
 def data_of(config: Mapping, task: Task, dataset: str | None = None) -> tuple[Data, tuple[int, ...]]:
-    """The data of a run's classes once more, and these classes.
+    """A run's data of the task's classes, and these classes.
 
     Args:
         config: the run's config.json.
-        task: the run's.
+        task: its task.
         dataset: other data than the run's.
 
     Raises:
-        UserError: if they cannot be loaded, or differ from what the run had.
+        UserError: if the data cannot be loaded, or have changed since the run.
     """
     name, source = config["dataset"], config.get("data_source", "")
     own = source if source.endswith(".npz") else name
-    data = datasets.load(dataset or own)
-    data, classes = data.of_task(task)
+    data, classes = load_data(dataset or own).of_task(task)
     if not dataset and data.sha256() != config.get("data_sha256"):
-        raise UserError(f"{data.source} is not what the run had; `evaluate --dataset {own}` takes it all the same")
+        raise UserError(f"{data.source} has changed since the run; `evaluate --dataset {own}` uses it nevertheless")
     return data, classes

@@ -1,8 +1,9 @@
-"""One run from its declaration to metrics.json: data, training, evaluation, figures."""
+"""One run, from its configuration to metrics.json: data, training, evaluation, figures."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariance import datasets
-from invariance.errors import ModelError, RunError, UserError
-from invariance.experiment import Entry, describe_model
+from invariance.errors import ModelError, RunError, UserError, located, one_line
+from invariance.experiment import Budget, Entry, describe_model
 from invariance.files import replacing, write_json
 from invariance.progress import Progress, duration
+from invariance.runs.builder import FileBuilder
 from invariance.runs.folder import CHECKPOINT, RunFolder
 from invariance.runs.provenance import import_tensorflow, peak_memory_mb, provenance
 from invariance.tasks import Task
@@ -22,21 +24,22 @@ from invariance.tasks import Task
 if TYPE_CHECKING:
     from invariance.datasets import Data
 
+# Name -> Keras' policy.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that determines a run.
+    """Everything that determines a run's numbers.
 
     Args:
         experiment, profile, model: names.
         entry: the model's builder and budgets.
-        task: what is trained on and measured.
-        dataset: a name or path that `datasets.load` takes, "auto" resolved.
-        seed: 0 <= seed < 2**32.
+        task: what the model is trained on and measured at.
+        dataset: a name or path that `datasets.load` accepts, other than "auto".
+        seed: of weights, order and draws; 0 <= seed < 2**32.
         precision: a key of `PRECISIONS`.
-        published: digit -> {parameter: published value}, drawn beside ours if the data are the published ones.
+        published: digit -> {parameter: published value}, drawn beside ours.
 
     Raises:
         ValueError: if the task cannot be measured on the budget's grid.
@@ -53,31 +56,46 @@ class RunConfig:
     published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # What could not be measured is not trained.
-        self.task.points(self.entry.budgets[self.profile].grid_spacing)
+        self.task.points(self.budget.grid_spacing)
 
-    def folder(self, runs: str | Path) -> RunFolder:
-        """Where the run's files go, below the folder of all runs."""
-        return RunFolder.of(
-            runs, self.experiment, datasets.stored_as(self.dataset), self.profile, self.model, self.seed
-        )
+    @property
+    def budget(self) -> Budget:
+        """The budget of the run's profile."""
+        return self.entry.budgets[self.profile]
+
+    @property
+    def builder(self) -> Callable[..., Any]:
+        """The builder of the run's profile."""
+        return self.entry.model_for(self.profile)
+
+    @property
+    def where(self) -> str:
+        """Model and dataset, for messages."""
+        return f"{self.model} on {self.dataset}"
 
     @property
     def title(self) -> str:
-        """What stands above every figure of the run."""
+        """The title of the run's figures."""
         name = datasets.stored_as(self.dataset)
         caveat = datasets.caveat(name, short=True)
         return f"{self.model} on {name} ({self.profile}, seed {self.seed})" + (f" — {caveat}" if caveat else "")
 
+    def folder(self, runs: str | Path) -> RunFolder:
+        """The run's folder below the folder of all runs."""
+        return RunFolder.of(
+            runs, self.experiment, datasets.stored_as(self.dataset), self.profile, self.model, self.seed
+        )
+
     def to_json(self) -> dict:
+        """For config.json. A run is resumed only while this stays the same."""
         return {
             "experiment": self.experiment,
             "dataset": datasets.stored_as(self.dataset),
             "profile": self.profile,
             "model": self.model,
-            "model_arguments": json.loads(json.dumps(describe_model(self.entry.model_for(self.profile)))),
+            "model_arguments": json.loads(json.dumps(describe_model(self.builder))),
             "protocol": self.task.to_json(),
-            "budget": asdict(self.entry.budgets[self.profile]),
+            "budget": asdict(self.budget),
             "seed": self.seed,
             "precision": self.precision,
         }
@@ -85,15 +103,15 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Options:
-    """How runs are carried out, without any effect on their numbers.
+    """How a run is carried out. None of it changes the numbers of the grid.
 
     Args:
-        overwrite: start anew even if there is a run.
+        overwrite: discard an earlier run with the same name.
         quiet: print nothing.
-        tensorboard: write TensorBoard files too.
-        redraws: also measure with so many random drawings of the parameters, see `tasks.task.Evaluation`.
-        parent: a process whose end stops the run.
-        live: rewrite a line on a terminal; False if other runs write to it, too.
+        tensorboard: also write TensorBoard files.
+        redraws: also measure with this many random draws of the parameters; see `tasks.task.Evaluation`.
+        parent: process whose end stops the run.
+        live: whether a line on the terminal may be rewritten; see `Progress`.
     """
 
     overwrite: bool = False
@@ -105,59 +123,64 @@ class Options:
 
 
 def execute(config: RunConfig, runs: str | Path, options: Options = Options(), data: Data | None = None) -> None:
-    """Carries a run out, or the rest of it, and writes its folder.
+    """Carries out a run, resuming it if it was interrupted. A finished run stays as it is.
 
     Args:
-        config: what to run.
+        config: the run.
         runs: the folder of all runs.
-        options: how.
-        data: the dataset if it has been loaded already.
+        options: how to carry it out.
+        data: the dataset, if it is loaded already.
 
     Raises:
-        UserError, RunError, Interrupted: see `errors`.
+        UserError: if the run's folder holds another run, or model, task and data do not fit together.
+        RunError: if the run fails; its last checkpoint stays.
+        Interrupted: if it is asked to stop; its state has been saved.
     """
     folder = config.folder(runs)
     progress = Progress(f"{config.model} seed {config.seed}", options.quiet, live=options.live)
-    with folder.locked(), contextlib.closing(progress), _memory_errors(config):
+    with folder.locked(), contextlib.closing(progress), _in_one_line(config):
         if options.overwrite:
             folder.clear()
-        try:
-            check_unchanged(folder, config)
-            if folder.done and (folder / "config.json").exists():
-                _finished_before(config, folder, progress, options, data)
-            else:
-                _execute(config, folder, progress, options, data)
-        except ValueError as error:
-            raise UserError(f"{config.model} on {config.dataset}: {error}") from error
+        check_unchanged(folder, config)
+        if folder.done and (folder / "config.json").exists():
+            _report_finished(config, folder, progress, options, data)
+        else:
+            _execute(config, folder, progress, options, data)
 
 
 @contextlib.contextmanager
-def _memory_errors(config: RunConfig) -> Iterator[None]:
+def _in_one_line(config: RunConfig) -> Iterator[None]:
+    """Turns errors that are not the program's own into a line for the user."""
     try:
         yield
-    except MemoryError as error:
-        raise RunError(f"{config.model}: out of memory") from error
+    except (UserError, RunError):
+        raise
     except Exception as error:
-        # TensorFlow's own, of a GPU say.
-        if type(error).__name__ != "ResourceExhaustedError":
-            raise
-        raise RunError(f"{config.model}: out of memory ({str(error).splitlines()[0][:200]})") from error
+        # The second is TensorFlow's, of a GPU for example.
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+            raise RunError(f"{config.where}: out of memory ({one_line(error)})") from error
+        if isinstance(config.builder, FileBuilder):
+            raise ModelError(f"{config.where}: {located(error, config.builder.path)}") from error
+        if isinstance(error, ValueError):
+            raise ModelError(f"{config.where}: {one_line(error)}") from error
+        raise
 
 
-def _finished_before(
+def _report_finished(
     config: RunConfig, folder: RunFolder, progress: Progress, options: Options, data: Data | None
 ) -> None:
     if config.dataset.endswith(".npz"):
-        # The one kind of data that may change under its name.
-        _check_data(folder, _selected(config, data)[0].sha256())
+        # Other datasets do not change.
+        selected, _ = _selected(config, data)
+        _check_data(folder, selected.sha256())
     (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed at the very end
-    progress.line(f"{progress.name}: finished before, see {folder.path} (--overwrite starts it anew)")
+    progress.line(f"{progress.name}: already finished, see {folder.path} (--overwrite starts it again)")
     if options.redraws and "redraws" not in folder.json("metrics.json"):
         progress.line(f"Redraws: python -m invariance evaluate {folder.path} --redraws {options.redraws}")
 
 
 def load_data(dataset: str, say: Callable[[str], Any] = lambda text: None) -> Data:
-    """A dataset by its name or path, "auto" resolved, as `datasets.load` returns it, without TensorFlow's messages."""
+    """Loads a dataset as `datasets.load` does, without TensorFlow's messages."""
     if datasets.needs_tensorflow(dataset):
         import_tensorflow()
     return datasets.load(dataset, say)
@@ -178,7 +201,7 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
 
     from invariance.runs import training
 
-    budget, task = config.entry.budgets[config.profile], config.task
+    budget, task = config.budget, config.task
     evaluation = budget.evaluation(redraws=options.redraws, seed=config.seed, published=config.published)
     task.check(evaluation)
     described = {**config.to_json(), "data_sha256": data.sha256()}
@@ -190,9 +213,12 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
     keras.utils.set_random_seed(config.seed)
     model = _model(config, data.image_shape, classes)
     if resumed:
-        _note_provenance(folder, progress)
+        _record_provenance(folder, progress)
     else:
-        write_json(folder / "config.json", {**described, **provenance(), "data_source": data.source})
+        source = {"data_source": data.source}
+        if isinstance(config.builder, FileBuilder):
+            source["builder_file"] = str(config.builder.path.resolve())
+        write_json(folder / "config.json", {**described, **provenance(), **source})
     prepare = task.prepare(config.seed, classes)
     trained = training.train(
         model,
@@ -226,42 +252,42 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
             "peak_memory_mb": round(peak_memory_mb()),
         },
     )
-    # model.keras and history.csv hold all that it held.
+    # Superseded by model.keras and history.csv.
     (folder / CHECKPOINT).unlink(missing_ok=True)
     times = f"trained {duration(trained['seconds'])}, evaluated {duration(evaluate_seconds)}"
     progress.line(f"{progress.name}: {measured.summary()}  ({times}; {folder.path})")
 
 
 def _model(config: RunConfig, image_shape: tuple[int, ...], classes: tuple[int, ...]) -> Any:
-    """The model, built, compiled and checked: its outputs are what the task asks for.
+    """The built and compiled model.
 
     Raises:
-        ModelError: if not.
+        ModelError: if the builder does not return what the task needs.
     """
     import keras
 
     arguments = config.task.arguments(image_shape, classes)
-    where = f"{config.model} on {config.dataset}"
-    try:
-        model = config.entry.model_for(config.profile)(*arguments, config.entry.budgets[config.profile].schedule())
-    except (UserError, ValueError) as error:
-        raise ModelError(f"{where}: {error}") from error
-    except TypeError as error:
-        named = ", ".join(map(str, arguments))
-        raise ModelError(f"{where}: the builder cannot be called with ({named}, learning rate): {error}") from error
+    builder = config.builder.load() if isinstance(config.builder, FileBuilder) else config.builder
+    with contextlib.suppress(ValueError):  # some callables have no signature to check
+        try:
+            inspect.signature(builder).bind(*arguments, "learning rate")
+        except TypeError as error:
+            named = ", ".join(map(str, arguments))
+            raise ModelError(f"{config.where}: the builder is called with ({named}, learning rate): {error}") from error
+    model = builder(*arguments, config.budget.schedule())
     if not isinstance(model, keras.Model):
-        raise ModelError(f"{where}: the builder must return a Keras model; it returned {type(model).__name__}")
+        raise ModelError(f"{config.where}: the builder must return a Keras model; it returned {type(model).__name__}")
     if not getattr(model, "compiled", False):
-        raise ModelError(f"{where}: the model is not compiled; its builder must call `model.compile`")
+        raise ModelError(f"{config.where}: the model is not compiled; its builder must call `model.compile`")
     try:
         config.task.require_outputs(model, image_shape, classes)
     except UserError as error:
-        raise ModelError(f"{where}: {error}") from error
+        raise ModelError(f"{config.where}: {error}") from error
     return model
 
 
 def _training_figures(config: RunConfig, data: Data, prepare: Callable, history: list[dict], folder: RunFolder) -> None:
-    """The course of the training, and the first images with the parameters that were drawn for them."""
+    """The logged values by training images, and the first images with their parameters."""
     import numpy as np
 
     from invariance import figures
@@ -274,37 +300,41 @@ def _training_figures(config: RunConfig, data: Data, prepare: Callable, history:
     captions = [
         f"{label}: {task.transformation.text(value)}" for label, value in zip(labels.numpy(), drawn, strict=True)
     ]
-    shown, what = task.shown(*prepare(images, labels, draws))
-    sheet = figures.contact_sheet(np.asarray(shown), captions, f"{config.title}\n{what}")
+    shown, caption = task.shown(*prepare(images, labels, draws))
+    sheet = figures.contact_sheet(np.asarray(shown), captions, f"{config.title}\n{caption}")
     figures.Picture("training_images.png", sheet, greys=True).save(folder.path)
 
 
 def check_unchanged(folder: RunFolder, config: RunConfig) -> None:
-    """Raises UserError if a folder holds a run with other settings."""
+    """Checks that a folder is empty or holds this run.
+
+    Raises:
+        UserError: if it holds a run with other settings, or one without config.json.
+    """
     if (folder / "config.json").exists():
         before, wanted = folder.json("config.json"), config.to_json()
         _compare(folder, {key: before.get(key) for key in wanted}, wanted)
     elif folder.done or (folder / CHECKPOINT).exists():
-        # It is written before anything else.
+        # config.json is written before these.
         raise UserError(
-            f"{folder.path} holds a run without config.json, so nobody knows of what; --overwrite starts it anew, "
-            "another --runs keeps both"
+            f"{folder.path} holds a run without config.json, so its settings are unknown; --overwrite starts it again, "
+            "another --runs keeps it"
         )
 
 
-def _note_provenance(folder: RunFolder, progress: Progress) -> None:
-    """Adds to config.json that a run is resumed by another version, or on another device, than before."""
+def _record_provenance(folder: RunFolder, progress: Progress) -> None:
+    """Records in config.json that a run is resumed with other versions, or on another device, than before."""
     config = folder.json("config.json")
     here = provenance()
     before = {key: config.get(key) for key in here} | (config.get("resumed") or [{}])[-1]
     changed = {key: value for key, value in here.items() if value != before[key]}
     if changed:
         write_json(folder / "config.json", {**config, "resumed": [*config.get("resumed", []), {**before, **changed}]})
-        progress.line(f"{progress.name}: started with another {', '.join(changed)}; see config.json")
+        progress.line(f"{progress.name}: resumed with another {', '.join(changed)}; see config.json")
 
 
-def _check_data(folder: RunFolder, digests: dict) -> None:
-    """Refuses data other than those the run was started with."""
+def _check_data(folder: RunFolder, digests: dict[str, str]) -> None:
+    """Raises UserError if a run was started with other data."""
     _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
 
 
@@ -313,7 +343,7 @@ def _compare(folder: RunFolder, before: dict, wanted: dict) -> None:
     if changes:
         raise UserError(
             f"{folder.path} holds a run with other settings ({'; '.join(changes[:3])}); "
-            "--overwrite starts it anew, another --runs keeps both"
+            "--overwrite starts it again, another --runs keeps it"
         )
 
 

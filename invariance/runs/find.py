@@ -1,4 +1,4 @@
-"""Finished runs below a folder. Imports no TensorFlow."""
+"""Finds runs below a folder and reads them. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from invariance.errors import UserError
 from invariance.runs.folder import RunFolder
 from invariance.tasks import Task, task_from_json
 
-# Why a folder is not shown, if nothing is wrong with it.
+# Reasons to omit a folder with which nothing is wrong.
 UNFINISHED = "not finished; repeat its command to resume it"
-REPEATED = "left out: another folder holds the same model and seed"
-# A device or commit that a run folder does not tell.
+REPEATED = "omitted: another folder holds the same model and seed"
+# A device or commit that is not recorded.
 UNKNOWN = "unknown"
 
-# What distinguishes runs.
+# Together they identify a run.
 _NAMES = ("experiment", "model", "dataset", "profile", "seed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was read.
+    """A finished run.
 
     Attributes:
         folder: its folder.
-        config, metrics: what its files say.
-        task: what it was measured at.
+        config, metrics: the content of config.json and metrics.json.
+        task: what it was trained on and measured at.
     """
 
     folder: RunFolder
@@ -36,17 +36,23 @@ class Run:
     task: Task
 
     def provenance(self, key: str) -> str:
-        """Its "device" or "commit"; "... then ..." where it was resumed with another."""
+        """Its "device" or "commit": "A then B" if it was resumed with another."""
         before = [self.config, *(self.config.get("resumed") or [])]
         return " then ".join(dict.fromkeys(str(each.get(key) or UNKNOWN) for each in before))
 
     def curve(self, labels: Iterable[int]) -> dict[float, float]:
-        """The mean over some classes of what curves.csv says: parameter -> value.
+        """The mean over some classes of the values in curves.csv.
+
+        Args:
+            labels: the classes.
+
+        Returns:
+            {parameter: value}
 
         Raises:
-            UserError: if the file is not there or not readable.
+            UserError: if the file is missing or unreadable.
         """
-        chosen, points = set(labels), {}
+        chosen, points = set(labels), dict[float, list[float]]()
         for row in self.folder.csv("curves.csv"):
             try:
                 if row["digit"] in chosen:
@@ -57,10 +63,10 @@ class Run:
 
 
 def read_task(folder: RunFolder, config: Mapping) -> Task:
-    """The task in a run's config.json.
+    """The task that a run's config.json describes.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it describes none.
     """
     try:
         return task_from_json(config["protocol"])
@@ -72,7 +78,7 @@ def find(runs: str | Path) -> tuple[list[Run], list[tuple[Path, str]]]:
     """Reads all runs below a folder.
 
     Returns:
-        The finished runs, in order of their paths, and the other folders: (folder, reason).
+        The finished runs, sorted by path, and (folder, reason) for each run that is unfinished or unreadable.
     """
     finished, others = [], []
     for config in sorted(Path(runs).glob("*/*/*/*/seed-*/config.json")):
@@ -103,7 +109,7 @@ def _read(folder: RunFolder) -> Run:
 
 
 def once(runs: Iterable[Run]) -> tuple[list[Run], list[tuple[Path, str]]]:
-    """The first of the runs that are the same but for their folder, and the others: (folder, reason)."""
+    """The first of all runs with the same model and seed, and (folder, reason) for each of the others."""
     chosen, repeated = {}, []
     for run in runs:
         key = tuple(run.metrics[name] for name in _NAMES)

@@ -1,4 +1,6 @@
-"""The run folder: locked by one process at a time, read back. Imports no TensorFlow."""
+"""The folder of a run: locked by one process at a time, read back. Imports no TensorFlow."""
+
+from __future__ import annotations
 
 import contextlib
 import csv
@@ -14,7 +16,7 @@ from pathlib import Path
 from invariance.errors import RunError, UserError
 from invariance.files import read_csv
 
-# What an unfinished run resumes from.
+# An unfinished run resumes from this file.
 CHECKPOINT = "checkpoint.npz"
 
 
@@ -25,7 +27,8 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def of(cls, runs: str | Path, experiment: str, dataset: str, profile: str, model: str, seed: int) -> "RunFolder":
+    def of(cls, runs: str | Path, experiment: str, dataset: str, profile: str, model: str, seed: int) -> RunFolder:
+        """The folder of one run below the folder of all runs."""
         return cls(Path(runs) / experiment / dataset / profile / model / f"seed-{seed}")
 
     @property
@@ -34,13 +37,14 @@ class RunFolder:
         return (self.path / "metrics.json").is_file()
 
     def __truediv__(self, name: str) -> Path:
+        """The path of one of the folder's files."""
         return self.path / name
 
     def json(self, name: str) -> dict:
         """Reads one of the folder's JSON files.
 
         Raises:
-            UserError: if it is not there or not JSON.
+            UserError: if it is missing or does not hold a JSON object.
         """
         try:
             value = json.loads((self / name).read_text(encoding="utf-8"))
@@ -54,7 +58,7 @@ class RunFolder:
         """Reads one of the folder's CSV files.
 
         Raises:
-            UserError: if it is not there or not readable.
+            UserError: if it is missing or unreadable.
         """
         try:
             return read_csv(self / name)
@@ -63,13 +67,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, patience: float = 10.0) -> Iterator[None]:
-        """Locks the folder for this process, making it if need be, and removes partial files of a killed run.
+        """Locks the folder for this process, creates it if necessary, and removes partial files of a killed run.
 
         Args:
-            patience: seconds to wait for another process that is just about to stop.
+            patience: seconds to wait for a process that is about to stop.
 
         Raises:
-            RunError: if another process keeps holding it, or the folder cannot be made.
+            RunError: if another process still holds the lock, or the folder cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ class RunFolder:
                     break
                 except OSError as error:
                     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                        break  # a file system without locks: starting a run twice is up to the user
+                        break  # the file system has no locks; the user must not start a run twice
                     if error.errno not in (errno.EAGAIN, errno.EACCES):
                         raise RunError(f"cannot lock {self.path}: {error.strerror}") from error
                     if time.monotonic() > deadline:
@@ -93,7 +97,7 @@ class RunFolder:
                             f"the run folder {self.path} is in use by process {lock.read().strip() or '?'}"
                         ) from error
                     time.sleep(0.2)
-            with contextlib.suppress(OSError):  # the process number is a courtesy; a full disk must not stop us here
+            with contextlib.suppress(OSError):  # the process number is for people; a full disk is reported later
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
@@ -102,10 +106,10 @@ class RunFolder:
             yield
 
     def clear(self) -> None:
-        """Removes everything but the lock: first the mark of completeness, then what a run would resume from.
+        """Removes everything but the lock, metrics.json and the checkpoint first.
 
         Raises:
-            RunError: if something cannot be removed.
+            RunError: if a file cannot be removed.
         """
         try:
             for name in ("metrics.json", CHECKPOINT):

@@ -1,4 +1,4 @@
-"""tf.data: which image comes at which position. It delivers bytes; all else happens on the device that trains."""
+"""The tf.data pipeline: it decides which image comes at which position, and delivers it as bytes."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from invariance.typing import Tensor
 
 
 def image_index(seed: Tensor, positions: Tensor, size: int) -> tf.Tensor:
-    """The image at each position of an endless sequence drawn with replacement, as the original drew its batches.
+    """The image at each position of an endless sequence, drawn with replacement as in the original program.
 
     Args:
         seed: the run's seed.
@@ -16,7 +16,7 @@ def image_index(seed: Tensor, positions: Tensor, size: int) -> tf.Tensor:
         size: number of images.
 
     Returns:
-        (batch,) int32, uniform in [0, size), a pure function of seed and position.
+        (batch,) int32 indices, uniform in [0, size): a pure function of seed and position.
     """
     word = tf.cast(random.words(seed, random.ORDER, positions)[0], tf.uint64)
     return tf.cast(tf.bitwise.right_shift(word * tf.constant(size, tf.uint64), tf.constant(32, tf.uint64)), tf.int32)
@@ -31,13 +31,13 @@ def batches(
         images: (n, height, width, channels) uint8.
         labels: (n,) integers.
         seed: the run's seed.
-        batch_size: images a step.
+        batch_size: images per step.
         start: first step, counted from 0.
-        stop: step behind the last.
+        stop: end of the steps, exclusive.
 
     Returns:
         A dataset of (images (batch, height, width, channels) uint8, labels (batch,) int32, draw numbers (batch,)
-        int64). The draw number is the image's position in the run, from which `Transformation.draw` draws its parameters.
+        int64). The draw number is the image's position in the run, of which `Transformation.draw` is a function.
     """
     images, labels = tf.constant(images), tf.constant(labels, tf.int32)
 
@@ -47,6 +47,6 @@ def batches(
         return tf.gather(images, index), tf.gather(labels, index), positions
 
     options = tf.data.Options()
-    # There is nothing to tune here, and the end of the data would wait for the tuner, which sleeps for up to a minute.
+    # There is nothing to tune, and the end of the data waits for the tuner, which sleeps for up to a minute.
     options.autotune.enabled = False
     return tf.data.Dataset.range(start, stop).map(batch, num_parallel_calls=1).prefetch(4).with_options(options)

@@ -1,5 +1,6 @@
-"""What a run was made with: versions, device, commit, memory."""
+"""Where a run's numbers come from: versions, device, commit, memory."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -7,23 +8,21 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from invariance.processes import cores
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow without the lines that its C++ side prints; they reappear if the import fails."""
-    if "tensorflow" in sys.modules:
-        return
+@contextlib.contextmanager
+def stderr_on_failure() -> Iterator[None]:
+    """Suppresses standard error, also of C++ code; it is printed after all if the block raises an error."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as messages:
         stderr = os.dup(2)
         os.dup2(messages.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()  # starts the devices, which prints the most
+            yield
         except BaseException:
             messages.seek(0)
             os.write(stderr, messages.read())
@@ -33,12 +32,21 @@ def import_tensorflow() -> None:
             os.close(stderr)
 
 
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the messages of its C++ code."""
+    if "tensorflow" not in sys.modules:
+        with stderr_on_failure():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # initialises the devices, which prints the most
+
+
 def provenance() -> dict:
     """Versions, device and commit, for config.json."""
     import tensorflow as tf
 
     packages = ("invariance", "tensorflow", "keras", "numpy", "scipy", "tensorflow-datasets")
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
@@ -60,9 +68,9 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout the package lies in, with "+changes" where files differ from it."""
+    """The commit of the package's checkout, with "+changes" if its code was modified; None outside a checkout."""
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
@@ -76,6 +84,6 @@ def _commit() -> str | None:
 
 
 def peak_memory_mb() -> float:
-    """The process' largest resident memory so far, in MB."""
+    """The process's peak resident memory so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,4 +1,4 @@
-"""(task, model, budget, seed) -> a trained model in a run folder; resumed exactly, stopped by a NaN."""
+"""The training loop: resumes exactly, stops on request, and stops at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from invariance.progress import Progress, duration
 from invariance.runs import checkpoint, pipeline
 from invariance.runs.folder import CHECKPOINT, RunFolder
 
+# Between two checkpoints, at most.
 CHECKPOINT_SECONDS = 60.0
 
 
 def compiled_step(model: keras.Model, prepare: Callable, batch_size: int) -> Any:
-    """One update as one compiled function: transform, forward, backward, update.
+    """One training step as one compiled function: transformation, forward pass, backward pass, update.
 
-    On a CPU the transformation (and the update, see `optimizers`) is compiled by XLA and the network runs on
-    TensorFlow's oneDNN kernels, which on two cores are 1.4 times as fast as XLA's; on a GPU XLA compiles it all.
+    On a GPU XLA compiles all of it. On a CPU XLA compiles the transformation (and the update, see `optimizers`), and
+    the network runs on TensorFlow's oneDNN kernels, which on two cores are 1.4 times as fast as XLA's.
 
     Args:
-        model: a compiled Keras model; whatever its ``train_step`` does is done.
+        model: a Keras model; its ``train_step`` is called.
         prepare: (images, labels, draws) -> (inputs, targets), see `Task.prepare`.
-        batch_size: images a step.
+        batch_size: images per step.
 
     Returns:
-        A function of a batch of the pipeline that returns the model's logs and, as int64, the first step (counted from
-        1) since the function was made whose logs were not all finite, or 0.
+        A function of a batch of the pipeline. It returns the model's logs and, as int64, the first step (counted from
+        1) whose logs were not all finite since the function was made, or 0.
     """
     prepare = xla.compiled(prepare)
     diverged = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -57,7 +58,7 @@ def compiled_step(model: keras.Model, prepare: Callable, batch_size: int) -> Any
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[list[str]]:
-    """Ctrl-C and a scheduler's SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+    """Collects SIGINT and SIGTERM, so that the loop can stop after its step. A second SIGINT stops at once."""
     requested: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield requested
@@ -89,30 +90,30 @@ def train(
     tensorboard: bool = False,
     parent: int | None = None,
 ) -> dict:
-    """Trains a model for its budget, resuming from the folder's checkpoint if there is one.
+    """Trains a model, resuming from the folder's checkpoint if there is one.
 
-    The n-th image and its transformation depend on the seed and n alone, and the checkpoint holds every variable, so a
-    resumed run ends with the weights and the history of one that was never stopped. A checkpoint is written at the end
-    of each epoch (`Budget.steps_per_epoch`), every minute, and when the run is asked to stop.
+    The n-th image and its transformation depend only on the seed and n, and a checkpoint holds every variable. A
+    resumed run therefore ends with the same weights and the same history as an uninterrupted one. Checkpoints are saved
+    at the end of each epoch (`Budget.steps_per_epoch`), every minute, and on a request to stop.
 
     Args:
         model: a compiled Keras model.
-        prepare: (images, labels, draws) -> (inputs, targets).
+        prepare: (images, labels, draws) -> (inputs, targets), see `Task.prepare`.
         images: (n, height, width, channels) uint8.
         labels: (n,) integers.
-        budget: for how long.
-        seed: of the order and the draws.
-        folder: the run folder, held by the caller; history.csv and the checkpoint go there.
-        progress: where to say how far it is.
-        tensorboard: also write the history for TensorBoard.
-        parent: a process whose end is a request to stop.
+        budget: how long to train.
+        seed: of order and draws.
+        folder: for history.csv and the checkpoint; locked by the caller.
+        progress: shows the progress.
+        tensorboard: also write TensorBoard files.
+        parent: process whose end is a request to stop.
 
     Returns:
-        {"seconds": of training, "images": seen, "history": rows of history.csv}
+        {"seconds": training time, "images": number of training images, "history": rows of history.csv}
 
     Raises:
-        Interrupted: when asked to stop; the state was saved.
-        RunError: at a loss or weight that is not finite, or a disk that is full; the last good checkpoint stays.
+        Interrupted: on a request to stop; the state has been saved.
+        RunError: if the loss or a weight is not finite, or the disk is full; the last checkpoint stays.
     """
     progress = progress or Progress("training", quiet=True)
     saved = folder / CHECKPOINT
@@ -121,9 +122,9 @@ def train(
         optimizer.build(model.trainable_variables)
     step_function = compiled_step(model, prepare, budget.batch_size)
     signature = pipeline.batches(images, labels, seed, budget.batch_size, 0, 1).element_spec
-    # Tracing makes the variables of the metrics, so that a checkpoint can be put into them.
+    # Tracing creates the variables of the metrics, which a checkpoint restores.
     step_function = step_function.get_concrete_function(*signature)
-    done = {"step": 0, "seconds": 0.0, "history": []}
+    done: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
     if saved.exists():
         done = checkpoint.load(saved, model)
         if 0 < done["step"] < budget.steps:
@@ -175,7 +176,7 @@ def train(
                     progress.show(step / budget.steps, _status(budget, step, logs, rate))
                 if requested and step < budget.steps:
                     raise Interrupted(
-                        f"{requested[0]} at step {step:,} of {budget.steps:,}; saved. Repeat the command to resume"
+                        f"{requested[0]} at step {step:,} of {budget.steps:,}; saved; repeat the command to resume"
                     )
     except Interrupted:
         raise
@@ -190,7 +191,7 @@ def train(
 
 
 def _status(budget: Budget, step: int, values: Mapping[str, Any], rate: float) -> str:
-    """The text of a progress line: epoch, values, rate and the time left."""
+    """A progress line: epoch, logged values, rate, time left."""
     epoch, epochs = -(-step // budget.steps_per_epoch), -(-budget.steps // budget.steps_per_epoch)
     numbers = "  ".join(f"{key} {float(value):.4f}" for key, value in values.items())
     left = duration((budget.steps - step) * budget.batch_size / rate)

@@ -1,7 +1,7 @@
-"""What a network is asked to do with transformed images, and how that is measured.
+"""Tasks on transformed images, and how models are measured at them.
 
 `task`, `recognition`, `generation`, `metrics` and `columns` are declarations: they import neither Keras nor TensorFlow.
-`classify` and `draw` compute.
+`classify`, `draw` and `batches` compute.
 """
 
 from invariance.tasks.generation import Generation

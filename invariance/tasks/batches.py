@@ -1,4 +1,4 @@
-"""Arrays in batches of one size, so that little is compiled, and what every evaluation computes on them."""
+"""Images in batches of one size, so that functions are compiled once, and computations that all evaluations share."""
 
 from collections.abc import Callable, Iterable, Iterator
 from math import ceil
@@ -6,29 +6,33 @@ from math import ceil
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import ArrayLike
 
+from invariance.datasets import checked_images
 from invariance.errors import UserError
 from invariance.progress import Progress, Watch
 from invariance.typing import Tensor
 
-# Sizes are multiples of it.
+# Batch sizes are multiples of this.
 _ROUND = 16
 
 
 class Batches:
-    """Images as tensors of one shape, the last batch padded.
+    """Images as tensors (batch, height, width, channels) uint8 of one shape, the last one padded.
 
     Args:
-        images: (n, height, width, channels) uint8.
-        most: images a batch, at most.
+        images: (n, height, width) or (n, height, width, channels), see `datasets.checked_images`.
+        image_shape: (height, width, channels) that is expected.
+        most: largest number of images per batch, rounded up to a multiple of 16.
 
     Raises:
-        UserError: if there are no images.
+        UserError: if they are not images of that shape.
     """
 
-    def __init__(self, images: np.ndarray, most: int):
-        if not len(images):
-            raise UserError("there are no images to be measured")
+    def __init__(self, images: ArrayLike, image_shape: tuple[int, ...], most: int):
+        images = checked_images(images, "images")
+        if images.shape[1:] != image_shape:
+            raise UserError(f"the images are {images.shape[1:]}, but images {image_shape} are needed")
         self.count = len(images)
         number = ceil(self.count / most)
         self.size = _ROUND * ceil(self.count / (_ROUND * number))
@@ -38,24 +42,24 @@ class Batches:
         return iter(self.images)
 
     def split(self, values: np.ndarray) -> list[tf.Tensor]:
-        """Values (n, ...) that go with the images, batch by batch."""
+        """Splits values (n, ...) that belong to the images into batches, the last one padded."""
         padded = np.concatenate([values, np.zeros((-len(values) % self.size, *values.shape[1:]), values.dtype)])
         return [tf.constant(padded[start : start + self.size]) for start in range(0, len(padded), self.size)]
 
     def join(self, parts: Iterable[Tensor]) -> np.ndarray:
-        """What was computed batch by batch, (n, ...)."""
+        """Joins the results of all batches, without the padding: (n, ...)."""
         return np.concatenate([np.asarray(part) for part in parts])[: self.count]
 
 
 def mean_squared(images: Tensor, others: Tensor) -> Tensor:
-    """Mean squared error of each image, (batch,), of two batches (batch, height, width, channels)."""
+    """Mean squared errors, (batch,), between two batches of images (batch, height, width, channels)."""
     return ops.mean(ops.square(images - ops.cast(others, "float32")), axis=(1, 2, 3))
 
 
 def over_both(
     points: np.ndarray, measure: Callable[[tuple[float, float]], float], progress: Progress | None = None
 ) -> np.ndarray:
-    """A number measured at each pair of two parameters, (points, points), rows for the first of the two."""
+    """Measures a number at all pairs of two parameters: (points, points), one row for each value of the first."""
     progress, watch, rows = progress or Progress("map", quiet=True), Watch(len(points)), []
     for first in points:
         rows.append([measure((first, second)) for second in points])
@@ -65,14 +69,8 @@ def over_both(
 
 
 def limited(images: np.ndarray, labels: np.ndarray, per_class: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The first so many images of each class (all for None), in their order, and their labels."""
+    """The first ``per_class`` images of each class and their labels, in their order; all of them for None."""
     if per_class is None:
         return images, labels
     keep = np.sort(np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]))
     return images[keep], labels[keep]
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an error of Keras or TensorFlow, without escape sequences."""
-    lines = [line for line in str(error).replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

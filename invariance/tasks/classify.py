@@ -1,4 +1,4 @@
-"""(classifier, task, arrays) -> what it takes each transformed image for, and every number derived from that."""
+"""Measures classifiers: their answers to transformed images, and the metrics derived from them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import ArrayLike
 
 from invariance import random, xla
-from invariance.errors import UserError
+from invariance.errors import UserError, one_line
 from invariance.progress import Progress, Watch
 from invariance.ranges import Ranges, middles
-from invariance.tasks.batches import Batches, limited, mean_squared, one_line, over_both
+from invariance.tasks.batches import Batches, limited, mean_squared, over_both
 from invariance.tasks.metrics import METRICS, Average, Predictions, proportions
 from invariance.tasks.task import Evaluation, Measured
+from invariance.typing import Tensor
 from invariance.wording import join
 
 if TYPE_CHECKING:
@@ -25,29 +27,30 @@ if TYPE_CHECKING:
     from invariance.tasks.recognition import Recognition
 
 BATCH = 512
-# The outputs of a model that returns several, by name.
+# Names of the outputs of a model with several.
 SCORES, RECONSTRUCTION = "scores", "reconstruction"
-# A map over two parameters: so many points each way, and so many images of each restricted class.
+# A map over two parameters: points in each direction, and images of each restricted class.
 _MAP_POINTS, _MAP_IMAGES = 12, 50
-# How far apart the positions of two drawings lie in the stream of random numbers.
-_METRICS_A_DRAWING = 4
+# Distance between the drawings' positions in the stream of random numbers, in test sets: the number of metrics when the
+# committed runs were measured.
+_METRICS_PER_DRAWING = 4
 
 
 class Classifier:
-    """Any model that returns one score a class, ready to be shown transformed images.
+    """Any model that returns one score per class, combined with a task's transformation.
 
     Args:
-        model: a Keras model, compiled here into one function with the transformation, or any callable on float32 arrays
-            (batch, height, width, channels); a Keras model may also take (batch, height, width). It returns scores
-            (batch, classes), probabilities or logits; of several outputs those named "scores", or the only ones of that
-            shape. If an output is named "reconstruction", its mean squared error against the input is measured too.
+        model: a Keras model, compiled together with the transformation, or any callable on float32 arrays (batch,
+            height, width, channels). Keras models may also take (batch, height, width). It returns scores (batch,
+            classes), probabilities or logits. Of several outputs, the one named "scores" is taken, or the only one of
+            that shape. An output named "reconstruction" is compared with the input.
         task: gives the transformation.
-        image_shape: (height, width, channels) of images before it is applied.
+        image_shape: (height, width, channels) of images before the transformation.
         classes: number of classes.
-        pixels: what the model takes for black and for white.
+        pixels: the values of black and white pixels in the model's input.
 
     Raises:
-        UserError: if the model does not take such images.
+        UserError: if the model does not take such images, or does not return one score per class.
     """
 
     def __init__(
@@ -58,29 +61,23 @@ class Classifier:
         classes: int,
         pixels: tuple[float, float] = (0.0, 1.0),
     ):
-        self.model, self.task, self.classes, self.image_shape = model, task, classes, tuple(image_shape)
+        self.model, self.task, self.classes, self.pixels = model, task, classes, tuple(pixels)
+        if len(self.pixels) != 2 or self.pixels[0] == self.pixels[1]:
+            raise UserError(f"pixels: two different numbers, for black and white, are needed; received {pixels}")
+        self.image_shape = tuple(image_shape)
         self.shape = task.transformation.output_shape(self.image_shape)
-        low, high = pixels
-        expected = _input_shape(model)
-        self._flat = expected is not None and len(expected) == 3 and self.shape[-1] == 1
-        if expected is not None:
-            given = (None, *self.shape[: 2 if self._flat else 3])
-            if len(expected) != len(given) or any(
-                want not in (None, have) for want, have in zip(expected[1:], given[1:], strict=True)
-            ):
-                raise UserError(f"the model takes {tuple(expected[1:])}, but the images are {self.shape}")
+        self._flat = self._takes_flat_images()
 
-        def transform(images: Any, parameters: Any) -> Any:
-            inputs = task.transformation.apply(ops.cast(images, "float32") / 255.0, parameters, task.fill)
-            return inputs if (low, high) == (0.0, 1.0) else inputs * (high - low) + low
+        def transform(images: Tensor, parameters: Tensor) -> Tensor:
+            return task.transformation.apply(ops.cast(images, "float32") / 255.0, parameters, task.fill)
 
         transform = xla.compiled(transform)
 
-        def answer(images: Any, parameters: Any) -> tuple:
-            inputs = transform(images, parameters)
-            scores, drawn = self._outputs(inputs)
-            error = None if drawn is None else mean_squared(inputs, drawn)
-            # The largest of scores that are not finite means nothing; -1 is refused by the caller.
+        def answer(images: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+            transformed = transform(images, parameters)
+            scores, drawn = self._outputs(transformed)
+            error = None if drawn is None else mean_squared(transformed, drawn)
+            # Scores that are not finite have no meaningful maximum; `answers` refuses -1.
             finite = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
             return tf.where(finite, tf.argmax(scores, axis=-1, output_type=tf.int32), -1), error
 
@@ -88,116 +85,117 @@ class Classifier:
         self._answer: Callable = answer
         if isinstance(model, keras.Model):
             self._answer = tf.function(answer, jit_compile=xla.on_gpu(), autograph=False)
-
-    def _outputs(self, inputs: Any) -> tuple:
-        """(scores (batch, classes) float32, reconstructions or None)"""
-        inputs = inputs[..., 0] if self._flat else inputs
-        if isinstance(self.model, keras.Model):
-            outputs = self.model(inputs, training=False)
-        else:
-            outputs = self.model(np.asarray(inputs))
-        if not isinstance(outputs, dict):
-            several = isinstance(outputs, (list, tuple))
-            outputs = {str(number): each for number, each in enumerate(outputs if several else [outputs])}
-        shapes = {name: tuple(getattr(each, "shape", ())) for name, each in outputs.items()}
-        fitting = [name for name, shape in shapes.items() if len(shape) == 2 and shape[-1] == self.classes]
-        chosen = [SCORES] if SCORES in outputs else fitting
-        if len(chosen) != 1 or chosen[0] not in fitting:
-            came = ", ".join(
-                f"{name} {shape[1:]}" if len(shapes) > 1 else str(shape[1:]) for name, shape in shapes.items()
-            )
-            hint = f"; name one of them {SCORES!r}" if len(fitting) > 1 else ""
-            raise UserError(
-                f"the model returns {came} an image, but one score for each of {self.classes} classes is needed{hint}"
-            )
-        return tf.cast(outputs[chosen[0]], tf.float32), outputs.get(RECONSTRUCTION)
-
-    def check(self) -> None:
-        """Shows the model two blank images.
-
-        Raises:
-            UserError: if it does not take them, or does not return one score a class.
-        """
         try:
             self._outputs(tf.zeros((2, *self.shape)))
         except UserError:
             raise
-        except Exception as error:  # whatever a model of somebody else's raises
+        except Exception as error:  # a model may raise anything
             raise UserError(f"the model does not take images {self.shape} ({one_line(error)})") from error
 
-    def batches(self, images: np.ndarray) -> Batches:
-        """Images (n, height, width, channels) uint8 as `answers` takes them."""
-        return Batches(as_bytes(images, self.image_shape), BATCH)
+    def _takes_flat_images(self) -> bool:
+        """Whether the model takes (batch, height, width); raises UserError if its input has another shape."""
+        try:
+            expected = self.model.input_shape
+        except (AttributeError, ValueError):  # not a Keras model, or one without a declared input
+            return False
+        if not isinstance(expected, tuple) or isinstance(expected[0], tuple):
+            raise UserError(f"the model has several inputs, {expected}, but must take images only")
+        flat = len(expected) == 3 and self.shape[-1] == 1
+        given = self.shape[:2] if flat else self.shape
+        if len(expected) != len(given) + 1 or any(
+            size not in (None, own) for size, own in zip(expected[1:], given, strict=True)
+        ):
+            raise UserError(f"the model takes {expected[1:]}, but the images are {self.shape}")
+        return flat
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The model's scores (batch, classes) for images in [0, 1] and its reconstructions in [0, 1], or None."""
+        low, high = self.pixels
+        inputs = images if self.pixels == (0.0, 1.0) else images * (high - low) + low
+        inputs = inputs[..., 0] if self._flat else inputs
+        if isinstance(self.model, keras.Model):
+            outputs = _named(self.model(inputs, training=False))
+        else:
+            outputs = {name: np.asarray(each) for name, each in _named(self.model(np.asarray(inputs))).items()}
+        shapes = {name: tuple(each.shape) for name, each in outputs.items()}
+        fitting = [
+            name
+            for name, shape in shapes.items()
+            if len(shape) == 2 and shape[0] in (None, images.shape[0]) and shape[1] == self.classes
+        ]
+        chosen = [SCORES] if SCORES in outputs else fitting
+        if len(chosen) != 1 or chosen[0] not in fitting:
+            came = [f"{name} {shape}" if len(shapes) > 1 else str(shape) for name, shape in shapes.items()]
+            hint = f"; name one of them {SCORES!r}" if len(chosen) > 1 else ""
+            raise UserError(
+                f"the model returns {', '.join(came)} for {images.shape[0]} images, but one score for each of "
+                f"{self.classes} classes is needed{hint}"
+            )
+        drawn = outputs.get(RECONSTRUCTION)
+        if drawn is not None:
+            if shapes[RECONSTRUCTION][1:] != tuple(inputs.shape[1:]):
+                raise UserError(
+                    f"the model's output {RECONSTRUCTION!r} is {shapes[RECONSTRUCTION][1:]}, but its input is "
+                    f"{tuple(inputs.shape[1:])}"
+                )
+            drawn = drawn[..., None] if self._flat else drawn
+            drawn = drawn if self.pixels == (0.0, 1.0) else (ops.cast(drawn, "float32") - low) / (high - low)
+        return tf.cast(outputs[chosen[0]], tf.float32), drawn
+
+    def batches(self, images: ArrayLike) -> Batches:
+        """Images in batches for `answers`; see `Batches` for what is accepted."""
+        return Batches(images, self.image_shape, BATCH)
 
     def answers(self, batches: Batches, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """What each image is taken for.
+        """The model's answers to transformed images.
 
         Args:
-            batches: of images.
+            batches: the images.
             parameters: (n,) or (n, dimensions), one for each image.
 
         Returns:
-            The outputs chosen (n,), and the reconstructions' mean squared errors (n,) or None.
+            The indices (n,) of the outputs with the highest scores, and the reconstructions' mean squared errors (n,),
+            of pixels in [0, 1], or None.
 
         Raises:
             UserError: if scores are not finite.
         """
         parts = [
-            self._answer(batch, told)
-            for batch, told in zip(batches, batches.split(parameters.astype("float32")), strict=True)
+            self._answer(batch, own)
+            for batch, own in zip(batches, batches.split(parameters.astype("float32")), strict=True)
         ]
-        outputs = batches.join(chosen for chosen, _ in parts)
+        outputs = batches.join(answer for answer, _ in parts)
         if outputs.min() < 0:
-            raise UserError(f"the model's scores of {int((outputs < 0).sum())} images are not finite")
+            raise UserError(f"the model's scores for {int((outputs < 0).sum())} images are not finite")
         return outputs, None if parts[0][1] is None else batches.join(error for _, error in parts)
 
     def reconstruct(self, images: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a network with a decoder sees and draws.
+        """Transformed images and a model's reconstructions of them.
 
         Args:
             images: (n, height, width, channels) uint8.
             parameters: (n,) or (n, dimensions).
 
         Returns:
-            The transformed images, the reconstructions (both (n, height, width, channels), in [0, 1]), and the outputs
-            chosen (n,).
+            The transformed images and the reconstructions, both (n, height, width, channels) in [0, 1], and the indices
+            (n,) of the outputs with the highest scores.
         """
         inputs = self.transform(images, tf.constant(parameters, tf.float32))
         scores, drawn = self._outputs(inputs)
         return np.asarray(inputs), np.asarray(drawn), np.argmax(scores, axis=-1)
 
 
-def _input_shape(model: Any) -> tuple | None:
-    """The shape of a model's input, (None, ...), where it is known.
-
-    Raises:
-        UserError: if the model has several inputs.
-    """
-    try:
-        shape = model.input_shape
-    except (AttributeError, ValueError):
-        return None
-    if isinstance(shape, (list, dict)) or (isinstance(shape, tuple) and shape and isinstance(shape[0], tuple)):
-        raise UserError(f"the model has several inputs, {shape}; one of images is needed")
-    return shape if isinstance(shape, tuple) else None
+def _named(outputs: Any) -> dict[str, Any]:
+    """A model's outputs by name; a number if they have none."""
+    if isinstance(outputs, dict):
+        return outputs
+    if isinstance(outputs, (list, tuple)) and all(hasattr(each, "shape") for each in outputs):
+        return {str(number): each for number, each in enumerate(outputs)}
+    return {"0": outputs}
 
 
-def as_bytes(images: Any, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Images (n, height, width) or (n, height, width, channels), uint8 or floats in [0, 1], as (n, h, w, c) uint8.
-
-    Raises:
-        UserError: if they are anything else, or not of the expected shape.
-    """
-    from invariance.datasets import checked_images
-
-    images = checked_images(images, "images")
-    if image_shape is not None and images.shape[1:] != tuple(image_shape):
-        raise UserError(f"images {tuple(image_shape)} are needed; they are {images.shape[1:]}")
-    return images
-
-
-def sweep(model: Any, image: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
-    """What each dimension of the chosen capsule represents: the decoder's images as it is changed.
+def sweep(model: Any, image: np.ndarray, offsets: Sequence[float] | np.ndarray) -> np.ndarray:
+    """What each dimension of the winning capsule represents: the decoder's images as the dimension is varied.
 
     Args:
         model: a `models.capsule_network.CapsuleNetwork`.
@@ -221,37 +219,37 @@ def sweep(model: Any, image: np.ndarray, offsets: Sequence[float]) -> np.ndarray
 
 def predict(
     classifier: Classifier,
-    images: np.ndarray,
+    images: ArrayLike,
     labels: np.ndarray,
     classes: Sequence[int],
     points: np.ndarray,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Shows every image at every point of a grid to a classifier.
+    """A classifier's answers to all images at all points of a grid.
 
     Args:
         classifier: of these classes.
-        images: (n, height, width, channels) uint8, or what `as_bytes` takes.
+        images: (n, height, width) or (n, height, width, channels), see `datasets.checked_images`.
         labels: (n,) labels, all among ``classes``.
         classes: labels in the order of the model's outputs, ascending.
         points: (points,) of the transformation's parameter.
-        progress: where to say how far it is.
+        progress: reports progress, if given.
 
     Raises:
-        UserError: if labels and images do not fit one another, or the scores are not finite.
+        UserError: if images and labels do not fit the classifier and one another, or scores are not finite.
     """
     progress = progress or Progress("evaluation", quiet=True)
-    rows = _rows(images, labels, classes)
     batches = classifier.batches(images)
+    rows = _rows(batches.count, labels, classes)
     counts = np.zeros((len(classes), len(points), len(classes)), np.int64)
     errors = np.zeros((len(classes), len(points)))
     drawn = None
     watch = Watch(len(points))
     for column, point in enumerate(points):
         predicted, drawn = classifier.answers(batches, classifier.task.parameters_of(point, len(rows)))
-        np.add.at(counts, (rows, column, predicted), 1)
+        np.add.at(counts[:, column], (rows, predicted), 1)
         if drawn is not None:
-            np.add.at(errors, (rows, column), drawn)
+            np.add.at(errors[:, column], rows, drawn)
         if progress.due():
             what = classifier.task.transformation.parameter
             done = column + 1
@@ -268,27 +266,28 @@ def redraws(
     evaluation: Evaluation,
     progress: Progress | None = None,
 ) -> dict:
-    """The published estimator: random parameters for all images, again and again.
+    """The article's estimator: all metrics measured repeatedly, with random parameters for all images.
 
     Args:
-        classifier, images, labels, classes, progress: as for `predict`.
-        evaluation: number and seed of the drawings; and how many images of the restricted classes, their last, keep the
-            parameter that changes nothing wherever restricted classes are measured: an error that the published numbers
-            seem to contain (`experiments.article.unrotated_images`).
+        classifier, labels, classes, progress: as for `predict`.
+        images: (n, height, width, channels) uint8.
+        evaluation: number and seed of the drawings. Of the restricted classes' images, the last ``upright_last`` are
+            left untransformed in all metrics of these classes: an error that the published numbers seem to contain
+            (`experiments.article.unrotated_images`).
 
     Returns:
-        key of each metric -> {"mean": over the drawings, "variance": of one drawing's share, "redraws": number}, None
-        where no image counts.
+        key of each metric -> {"mean": over the drawings, "variance": of one drawing's share, "redraws": number}, or
+        None if no image counts.
 
     Raises:
-        UserError: see `predict`; and if more images are to be left out than there are.
+        UserError: see `predict`; also if ``upright_last`` exceeds the number of images.
     """
     task, number = classifier.task, evaluation.redraws
-    rows = _rows(images, labels, classes)
+    rows = _rows(len(images), labels, classes)
     restricted = int(np.isin(labels, list(task.restricted)).sum())
     if not 0 <= evaluation.upright_last <= restricted:
         raise UserError(
-            f"--upright-last: 0 to {restricted}, the number of images of restricted classes, is needed; it is "
+            f"--upright-last must be between 0 and {restricted}, the number of images of restricted classes; received "
             f"{evaluation.upright_last}"
         )
     progress = progress or Progress("redraws", quiet=True)
@@ -303,8 +302,7 @@ def redraws(
     watch = Watch(number)
     for draw in range(number):
         for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
-            # The same parameters whatever metrics there are: the first four had a position each for every drawing.
-            positions = (draw * _METRICS_A_DRAWING + which) * len(labels) + np.flatnonzero(mask)
+            positions = (draw * _METRICS_PER_DRAWING + which) * len(labels) + np.flatnonzero(mask)
             parameters = np.array(
                 task.transformation.draw(
                     ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
@@ -331,25 +329,25 @@ def redraws(
     }
 
 
-def _rows(images: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """The row of each label among the classes."""
+def _rows(images: int, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The index of each label among the classes, (images,)."""
     unknown = sorted(set(np.unique(labels).tolist()) - set(classes))
-    if unknown or not len(images) or len(images) != len(labels) or list(classes) != sorted(set(classes)):
+    if unknown or images != len(labels) or list(classes) != sorted(set(classes)):
         raise UserError(
-            "images and labels of the classes are needed, one label an image, the classes ascending; there are "
-            f"{len(images)} images, {len(labels)} labels, the classes {list(classes)} and the unknown labels {unknown}"
+            f"one label per image, all among ascending classes, is needed; there are {images} images, {len(labels)} "
+            f"labels, the classes {list(classes)} and the unknown labels {unknown}"
         )
     return np.searchsorted(classes, labels)
 
 
 @dataclass(eq=False)
 class MeasuredRecognition(Measured):
-    """What was measured of a classifier: see `Measured`.
+    """The results of measuring a classifier, see `Measured`.
 
     Attributes:
         predictions: on the grid.
-        accuracy_map: (points, points) mean accuracy on the restricted classes over two parameters, and the points; None
-            for transformations with one.
+        accuracy_map: accuracy (points, points) on the restricted classes over two parameters, and the points; None if
+            the transformation has one parameter.
     """
 
     task: Recognition
@@ -388,9 +386,9 @@ class MeasuredRecognition(Measured):
             low, high = self.metrics["interval"][key]
             text = f"{each.title:8} {self.metrics[key]:.4f} (95 % over images {low:.4f} to {high:.4f})"
             if drawn:
-                each_drawn = drawn[key]
-                text += f"  {each_drawn['redraws']} redraws: mean {each_drawn['mean']:.4f}"
-                text += f", variance {each_drawn['variance']:.2e}"
+                redrawn = drawn[key]
+                text += f"  {redrawn['redraws']} redraws: mean {redrawn['mean']:.4f}"
+                text += f", variance {redrawn['variance']:.2e}"
             found.append(text)
         return found + self.task.warnings(self.metrics)
 
@@ -407,7 +405,7 @@ class MeasuredRecognition(Measured):
                 yield figures.Picture(
                     f"reconstruction_by_{by}.png", figures.error_of_reconstruction(predictions, task, title)
                 )
-        if task.restricted:
+        if task.restricted and task.farthest:
             yield figures.Picture("taken_for.png", figures.taken_for(predictions, task, title))
         if self.accuracy_map is not None:
             values, points = self.accuracy_map
@@ -420,7 +418,7 @@ class MeasuredRecognition(Measured):
             yield from self._reconstructions(title)
 
     def _reconstructions(self, title: str) -> Iterator[Any]:
-        """The article's four figures of reconstructions, and the sweep of the dimensions of a capsule."""
+        """The article's four figures of reconstructions, and the sweep over a capsule's dimensions."""
         from invariance import figures
 
         task, classes = self.task, self.classes
@@ -443,15 +441,15 @@ class MeasuredRecognition(Measured):
 
         rows = [row for label in classes for row in first(label, 16 // len(classes) or 1)]
         points = [middle for row in rows for middle in middles(task.ranges.of(int(labels[row])), 16)]
-        # Neighbouring images at parameters far from each other.
+        # Neighbouring images get parameters far from each other.
         points = [points[16 * number + (7 * number) % 16] for number in range(len(rows))]
         yield picture("in_range", rows, points, "test images of all classes, each in its training range")
-        for label in task.restricted[:1]:
+        for label in task.restricted[:1] if task.farthest else ():
             if one := first(label, 1):
-                inside, outside = (middles(pairs, 12) for pairs in (task.inside, task.outside))
+                inside, outside = (middles(pairs, 12) for pairs in (task.inside, task.outside or task.farthest))
                 yield picture("one_in_range", one * 12, inside, f"one {label} in its training range")
                 yield picture("one_outside", one * 12, outside, f"the same {label} outside its training range")
-        chosen = [first(label, 24 // len(task.restricted)) for label in task.restricted]
+        chosen = [first(label, 24 // len(task.restricted)) for label in task.restricted if task.farthest]
         if rows := [row for rows in chosen for row in rows]:
             span = [point for rows in chosen for point in middles(task.farthest, len(rows))]
             names = join(f"{label}s" for label in task.restricted)
@@ -462,7 +460,7 @@ class MeasuredRecognition(Measured):
             identity = task.parameters_of(task.transformation.identity, 1)
             image = np.asarray(self.classifier.transform(images[example], tf.constant(identity, tf.float32)))[0]
             drawn = sweep(self.classifier.model, image, offsets)
-            what = f"an upright {labels[example[0]]}: each dimension of the chosen capsule varied from -0.25 to 0.25"
+            what = f"an upright {labels[example[0]]}: each dimension of the winning capsule varied from -0.25 to 0.25"
             yield figures.Picture("dimensions.png", figures.dimensions(drawn, offsets, f"{title}\n{what}"), greys=True)
 
 
@@ -474,19 +472,18 @@ def measure(
     evaluation: Evaluation,
     progress: Progress | None = None,
 ) -> MeasuredRecognition:
-    """Measures a classifier on the grid and, if asked to, with redraws.
+    """Measures a classifier on the grid and, if the evaluation has them, with redraws.
 
     Args:
         task, data, classes, evaluation, progress: see `Task.measure`.
         model: see `Classifier`.
 
     Raises:
-        UserError: if the model does not fit, or what is asked for cannot be measured.
+        UserError: if the model does not fit the data, or the evaluation is not possible.
     """
     images, labels = limited(data.x_test, data.y_test, evaluation.images_per_class)
     classifier = Classifier(model, task, images.shape[1:], len(classes), evaluation.pixels)
-    classifier.check()
-    # First what may be refused.
+    # The redraws come first because they may be refused.
     drawn = redraws(classifier, images, labels, classes, evaluation, progress) if evaluation.redraws else None
     predictions = predict(classifier, images, labels, classes, task.points(evaluation.spacing), progress)
     metrics = proportions(predictions, task)
@@ -497,7 +494,7 @@ def measure(
         points = task.transformation.even(_MAP_POINTS, task.extent)
         restricted = np.isin(labels, list(task.restricted))
         some, labels = limited(images[restricted], labels[restricted], _MAP_IMAGES)
-        batches, rows = classifier.batches(some), _rows(some, labels, classes)
+        batches, rows = classifier.batches(some), _rows(len(some), labels, classes)
 
         def accuracy(parameters: tuple[float, float]) -> float:
             answers, _ = classifier.answers(batches, np.tile(np.asarray(parameters), (len(rows), 1)))

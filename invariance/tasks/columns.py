@@ -1,20 +1,24 @@
-"""The columns of tables: what they show, and how numbers are written."""
+"""The columns of tables, and the formats of their numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log
 from typing import Any
 
-# A number of a table; pairs are the lowest and the highest of several.
+# A number in a table; a pair is the lowest and highest of several.
 Number = float | tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number that tables show: its title, where it is read from metrics or published numbers, and its form.
+    """A column of a table.
 
-    On ``scale``, log-odds or a logarithm, runs that differ only in their seed vary alike, whether numbers are small or
-    large.
+    Args:
+        key: identifies the column, for example in the declaration of an experiment.
+        title: its heading.
+        read: reads the number from a run's metrics, or from published ones.
+        form: formats the number.
+        scale: transforms numbers (log-odds or logarithm) so that their variance over seeds hardly varies with size.
     """
 
     key: str
@@ -24,17 +28,17 @@ class Column:
     scale: Callable[[float], float] = log
 
     def signed(self, difference: float) -> str:
-        """A difference of two numbers of this column, with its sign."""
+        """Formats the difference of two numbers with its sign."""
         return ("−" if difference < 0 else "+") + self.form(abs(difference))
 
 
 def share(value: float | None) -> str:
-    """A proportion or an error with four decimals and no leading zero; a dash for none."""
+    """A proportion or an error with four decimals and no leading zero; a dash for None."""
     return "—" if value is None else f"{value:.4f}".removeprefix("0")
 
 
 def ratio(value: Number) -> str:
-    """A ratio with two decimals, or a pair of them; a dash for none."""
+    """A ratio, or a pair of them, with two decimals; a dash for None."""
     if isinstance(value, tuple):
         return "–".join(map(ratio, value))
     return "—" if value is None else f"{value:.2f}"
@@ -44,6 +48,6 @@ def log_odds(value: float) -> float:
     """log P / (1 - P).
 
     Raises:
-        ValueError, ZeroDivisionError: for 0 and 1.
+        ValueError, ZeroDivisionError: if the value is 0 or 1.
     """
     return log(value / (1 - value))

@@ -1,4 +1,4 @@
-"""(model, task, arrays) -> how well each class is drawn at each parameter; then mse_in, mse_out and their ratio."""
+"""Measures models that draw: the error of each class at each parameter, then mse_in, mse_out and their ratio."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import ArrayLike
 
 from invariance import xla
-from invariance.errors import UserError
+from invariance.errors import UserError, one_line
 from invariance.progress import Progress, Watch
-from invariance.tasks.batches import Batches, limited, mean_squared, one_line, over_both
+from invariance.tasks.batches import Batches, limited, mean_squared, over_both
 from invariance.tasks.task import Evaluation, Measured
 from invariance.typing import Tensor
 
@@ -21,21 +22,24 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.tasks.generation import Generation
 
-# Images drawn at once, at most.
+# The largest number of images drawn at once.
 BATCH = 256
 BASELINES = ("all black", "mean image of the digit", "input copied")
-# A map over two parameters: so many points each way, and so many images of one class.
+# A map over two parameters: points in each direction, and images of one class.
 _MAP_POINTS, _MAP_IMAGES = 20, 50
 
 
 class Autoencoding:
-    """A model's encoder and decoder with a task's transformation, compiled once for all that is drawn with them.
+    """A model's encoder and decoder, combined with a task's transformation and compiled once for all uses.
 
     Args:
         model: a `models.conditional_autoencoder.ConditionalAutoencoder`, or any Keras model that takes a pair (upright
-            images in [-1, 1], encoded parameters) and returns images.
+            images in [-1, 1], encoded parameters) and returns images (batch, *output_shape).
         task: gives the transformation.
         image_shape: (height, width, channels) of upright images.
+
+    Raises:
+        UserError: if the model does not take such images, or draws images of another shape.
     """
 
     def __init__(self, model: Any, task: Generation, image_shape: tuple[int, ...]):
@@ -44,7 +48,7 @@ class Autoencoding:
         self.output_shape = transformation.output_shape(self.image_shape)
         encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
         if encoder is None or decoder is None:
-            # A model in one piece gets the image itself as its code.
+            # For a model without an encoder of its own, the image is the code.
             encoder, decoder = (lambda pixels, training: pixels), model
         self._decoder = decoder
 
@@ -72,132 +76,131 @@ class Autoencoding:
         def compiled(function: Any, by_xla: bool) -> Any:
             return tf.function(function, jit_compile=by_xla, autograph=False, reduce_retracing=True)
 
-        # The warp is compiled by XLA everywhere; on a CPU networks run faster on TensorFlow's kernels.
+        # XLA always compiles the warp. On a CPU, networks run faster on TensorFlow's own kernels.
         on_gpu = xla.on_gpu()
         self.encode, self.draw, self.errors = (compiled(each, on_gpu) for each in (encode, draw, errors))
         self.target, self.baselines = (compiled(each, True) for each in (target, baselines))
+        try:
+            codes = self.encode(tf.zeros((2, *self.image_shape), tf.uint8))
+            self.decode(codes, tf.zeros((2, transformation.numbers)))
+        except UserError:
+            raise
+        except Exception as error:  # a model may raise anything
+            raise UserError(f"the model does not take images {self.image_shape} ({one_line(error)})") from error
 
-    def decode(self, codes: Tensor, told: Tensor) -> Tensor:
-        """Images (batch, *output_shape), float32, from codes (batch, ...) and encoded parameters (batch, numbers).
+    def decode(self, codes: Tensor, encoded: Tensor) -> Tensor:
+        """Images (batch, *output_shape) float32 from codes (batch, ...) and encoded parameters (batch, numbers).
 
         Raises:
             UserError: if the model draws images of another shape.
         """
-        drawn = self._decoder([codes, told], training=False)
+        drawn = self._decoder([codes, encoded], training=False)
         shape = tuple(getattr(drawn, "shape", ()))
         if shape[1:] != self.output_shape:
             raise UserError(f"the model draws images {shape[1:]}, but images {self.output_shape} are needed")
         return ops.cast(drawn, "float32")
 
-    def check(self) -> None:
-        """Has two blank images drawn.
-
-        Raises:
-            UserError: if the model does not take them, or draws images of another shape.
-        """
-        try:
-            codes = self.encode(tf.zeros((2, *self.image_shape), tf.uint8))
-            self.decode(codes, tf.zeros((2, self.task.transformation.numbers)))
-        except UserError:
-            raise
-        except Exception as error:  # whatever a model of somebody else's raises
-            raise UserError(f"the model does not take images {self.image_shape} ({one_line(error)})") from error
-
 
 class EncodedImages:
-    """Images, each encoded once, that can be drawn at any parameters.
+    """Images, each encoded once, to be drawn at any parameters.
 
     Args:
-        autoencoding: draws them.
-        images: (n, height, width, channels) uint8.
+        autoencoding: the model that encodes and draws them.
+        images: see `Batches`.
 
     Raises:
-        UserError: if there are no images, or the model does not fit them.
+        UserError: if they are not images of the model's shape.
     """
 
-    def __init__(self, autoencoding: Autoencoding, images: np.ndarray):
+    def __init__(self, autoencoding: Autoencoding, images: ArrayLike):
         self.autoencoding = autoencoding
-        self._batches = Batches(images, BATCH)
-        try:
-            self._codes = [autoencoding.encode(batch) for batch in self._batches]
-        except ValueError as error:
-            raise UserError(f"the model does not take images {tuple(images.shape[1:])} ({one_line(error)})") from error
+        self._batches = Batches(images, autoencoding.image_shape, BATCH)
+        self._codes = [autoencoding.encode(batch) for batch in self._batches]
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return self._batches.count
 
     @property
     def codes(self) -> np.ndarray:
-        """(n, code_size)"""
+        """The codes, (n, code_size)."""
         return self._batches.join(self._codes)
 
     def _repeated(self, parameters: Any) -> tf.Tensor:
-        """The same parameters for every image of a batch."""
+        """The same parameters for all images of a batch."""
         return tf.constant(np.repeat(np.asarray(parameters, "float32")[None], self._batches.size, axis=0))
 
     def errors(self, parameters: Any) -> np.ndarray:
-        """Mean squared errors (n,) of all images drawn with the same parameters.
+        """Mean squared errors (n,) of all images, drawn with the same parameters.
 
         Raises:
             UserError: if drawn images are not finite.
         """
-        told = self._repeated(parameters)
+        repeated = self._repeated(parameters)
         errors = self._batches.join(
-            self.autoencoding.errors(*batch, told) for batch in zip(self._batches, self._codes, strict=True)
+            self.autoencoding.errors(*batch, repeated) for batch in zip(self._batches, self._codes, strict=True)
         )
         if not np.isfinite(errors).all():
             raise UserError(f"the model's drawings of {int((~np.isfinite(errors)).sum())} images are not finite")
         return errors
 
     def baselines(self, parameters: Any, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The same for `BASELINES`, (baselines, n).
+        """The errors of `BASELINES`, (baselines, n).
 
         Args:
             parameters: of the transformation.
             means: (classes, height, width, channels) float32 in [-1, 1], the classes' mean images.
-            rows: (n,) each image's row there.
+            rows: (n,) the index of each image's class.
         """
-        told, chosen = self._repeated(parameters), self._batches.split(rows.astype("int32"))
+        repeated, split = self._repeated(parameters), self._batches.split(rows.astype("int32"))
         parts = [
-            tf.transpose(self.autoencoding.baselines(batch, told, tf.constant(means), each))
-            for batch, each in zip(self._batches, chosen, strict=True)
+            tf.transpose(self.autoencoding.baselines(batch, repeated, tf.constant(means), own))
+            for batch, own in zip(self._batches, split, strict=True)
         ]
         return self._batches.join(parts).T
 
-    def pairs(self, parameters: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Expected and drawn images at each of some parameters, both (parameters, n, height, width, channels)."""
+    def pairs(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Expected and drawn images, both (parameters, n, height, width, channels) in [-1, 1].
+
+        Args:
+            parameters: (parameters,) or (parameters, dimensions).
+        """
         expected, drawn = [], []
         for each in parameters:
-            told = self._repeated(each)
-            expected.append(self._batches.join(self.autoencoding.target(batch, told) for batch in self._batches))
-            drawn.append(self._batches.join(self.autoencoding.draw(codes, told) for codes in self._codes))
+            repeated = self._repeated(each)
+            expected.append(self._batches.join(self.autoencoding.target(batch, repeated) for batch in self._batches))
+            drawn.append(self._batches.join(self.autoencoding.draw(codes, repeated) for codes in self._codes))
         return np.stack(expected), np.stack(drawn)
 
 
 def draw_codes(autoencoding: Autoencoding, codes: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """What the decoder alone draws from codes, at each of some parameters.
+    """Images that the decoder alone draws from codes.
 
     Args:
-        autoencoding: whose decoder.
+        autoencoding: has the decoder.
         codes: (n, code_size).
         parameters: (parameters,) or (parameters, dimensions).
 
     Returns:
-        (n, parameters, height, width, channels).
+        (n, parameters, height, width, channels) in [-1, 1].
     """
-    told = np.asarray(autoencoding.task.transformation.encode(np.asarray(parameters, "float32")))
-    drawn = autoencoding.decode(np.repeat(codes, len(told), axis=0), np.tile(told, (len(codes), 1)))
-    return np.asarray(drawn).reshape(len(codes), len(told), *drawn.shape[1:])
+    encoded = np.asarray(autoencoding.task.transformation.encode(np.asarray(parameters, "float32")))
+    drawn = autoencoding.decode(np.repeat(codes, len(encoded), axis=0), np.tile(encoded, (len(codes), 1)))
+    return np.asarray(drawn).reshape(len(codes), len(encoded), *drawn.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Mean squared errors of drawn images, of pixels in [-1, 1].
+    """Mean squared errors of drawn images, pixels in [-1, 1].
 
     Attributes:
         classes: labels.
-        points: (points,) of the parameter, ascending.
+        points: (points,) parameters, ascending.
         errors: (classes, points) mean over the images of a class.
-        deviations: (classes, points) standard deviation between the images of a class.
+        deviations: (classes, points) standard deviation over the images of a class.
         images: (classes,) number of images of each class.
-        baselines: one of `BASELINES` -> (classes, points) mean squared error of drawing that instead.
+        baselines: name from `BASELINES` -> (classes, points) mean squared error of drawing that instead.
     """
 
     classes: tuple[int, ...]
@@ -208,7 +211,7 @@ class Errors:
     baselines: dict[str, np.ndarray]
 
     def curves(self) -> list[dict]:
-        """A long table: digit, parameter, value (mean squared error), images, deviation."""
+        """Rows (digit, parameter, value, images, deviation), where ``value`` is the mean squared error."""
         return [
             {
                 "digit": label,
@@ -222,7 +225,7 @@ class Errors:
         ]
 
     def baseline_curves(self) -> list[dict]:
-        """The same for the baselines: baseline, digit, parameter, value."""
+        """Rows (baseline, digit, parameter, value)."""
         return [
             {"baseline": name, "digit": label, "parameter": float(point), "value": float(values[row, column])}
             for name, values in self.baselines.items()
@@ -233,36 +236,36 @@ class Errors:
 
 def draw_all(
     autoencoding: Autoencoding,
-    images: np.ndarray,
+    images: ArrayLike,
     labels: np.ndarray,
     classes: Sequence[int],
     means: np.ndarray,
     points: np.ndarray,
     progress: Progress | None = None,
 ) -> Errors:
-    """Draws every image at every point and compares.
+    """Draws all images at all points and compares them with the expected ones.
 
     Args:
         autoencoding: the model and its task.
-        images: (n, height, width, channels) uint8.
+        images: (n, height, width) or (n, height, width, channels), see `Batches`.
         labels: (n,) labels, all among ``classes``.
-        classes: ascending labels.
+        classes: labels, ascending.
         means: (classes, height, width, channels) in [-1, 1], see `mean_images`.
         points: (points,) of the parameter.
-        progress: where to say how far it is.
+        progress: reports progress, if given.
 
     Raises:
-        UserError: if the model does not fit, or images of a class are missing.
+        UserError: if images and labels do not fit the model and one another, or a class has no images.
     """
     progress = progress or Progress("evaluation", quiet=True)
-    rows = np.searchsorted(classes, labels)
-    counts = np.bincount(rows, minlength=len(classes))
-    if len(images) != len(labels) or set(labels.tolist()) != set(classes):
-        raise UserError(
-            f"images of each class are needed, one label an image; there are {len(images)} images and {len(labels)} "
-            f"labels, and not each of the classes {list(classes)}"
-        )
     encoded, transformation = EncodedImages(autoencoding, images), autoencoding.task.transformation
+    if encoded.count != len(labels) or set(labels.tolist()) != set(classes):
+        raise UserError(
+            f"images of each class are needed, one label per image; there are {encoded.count} images and "
+            f"{len(labels)} labels of the classes {sorted(set(labels.tolist()))} for the classes {list(classes)}"
+        )
+    rows = np.searchsorted(classes, labels)
+    counts = np.bincount(rows)
     values = np.zeros((2 + len(BASELINES), len(classes), len(points)))
     watch = Watch(len(points))
     for column, parameters in enumerate(transformation.parameters(points)):
@@ -287,13 +290,13 @@ def mean_images(images: np.ndarray, labels: np.ndarray, classes: Sequence[int]) 
 
 
 def ratios(errors: Errors, task: Generation) -> dict:
-    """mse_in, mse_out and their ratio for each digit: plain averages over the points of the evaluation.
+    """mse_in, mse_out and their ratio for each digit: unweighted averages over the points of the evaluation.
 
-    Points at which the target is not blurred by interpolation are left out.
+    Points at which interpolation does not blur the target are omitted.
 
     Returns:
         {"mse_in", "mse_out", "ratio": {digit: value}, "unblurred": {point: {digit: value}}, "baselines": name ->
-        {"mse_in", "mse_out": {digit: value}}, "images": {digit: number}}; digits and points as text.
+        {"mse_in", "mse_out": {digit: value}}, "images": {digit: number}}; digits and points as strings.
 
     Raises:
         ValueError: see `Generation.averaged`.
@@ -306,7 +309,7 @@ def ratios(errors: Errors, task: Generation) -> dict:
     def means(values: np.ndarray) -> dict[str, dict[str, float]]:
         return {name: by_digit(values[:, mask].mean(axis=1)) for name, mask in chosen.items()}
 
-    result = means(errors.errors)
+    result: dict[str, dict] = {**means(errors.errors)}
     result["ratio"] = {
         digit: result["mse_out"][digit] / max(result["mse_in"][digit], 1e-12) for digit in result["mse_in"]
     }
@@ -322,12 +325,12 @@ def ratios(errors: Errors, task: Generation) -> dict:
 
 @dataclass(eq=False)
 class MeasuredGeneration(Measured):
-    """What was measured of a model that draws: see `Measured`.
+    """The results of measuring a model that draws, see `Measured`.
 
     Attributes:
         errors: on the grid.
-        error_map: class, (points, points) mean squared error on some of its images over two parameters, and the points;
-            None for transformations with one.
+        error_map: a class, the mean squared error (points, points) of some of its images over two parameters, and the
+            points; None if the transformation has one parameter.
     """
 
     task: Generation
@@ -371,7 +374,8 @@ class MeasuredGeneration(Measured):
             "error_by_parameter.png",
             figures.error_by_parameter(self.errors, task, digit, title, self.evaluation.published),
         )
-        article = [label for label in (3, 5, 4, 9) if label in self.classes]
+        # The digits of the article's figures, if they include the restricted ones.
+        article: list[int] = [label for label in (3, 5, 4, 9) if label in self.classes]
         restricted = [label for label in self.classes if label in task.restricted]
         shown = article if set(restricted) <= set(article) else [*article[:2], *restricted]
         shown = shown or list(self.classes[:4])
@@ -400,11 +404,11 @@ class MeasuredGeneration(Measured):
             )
 
     def _samples(self, codes: np.ndarray, points: np.ndarray, title: str) -> Iterator[Any]:
-        """The decoder used alone: codes drawn at random, through all parameters."""
+        """Images that the decoder draws from random codes."""
         from invariance import figures
 
         rng, size = np.random.default_rng(self.evaluation.seed), codes.shape[-1]
-        # The prior of the regularised model; and for any, a normal distribution with the codes' mean and covariance.
+        # The prior of regularised models, and a normal distribution fitted to the codes of any model.
         kinds = {
             "prior": ("codes uniform in [-1, 1]", rng.uniform(-1.0, 1.0, (6, size))),
             "codes": (
@@ -427,14 +431,13 @@ def measure(
     evaluation: Evaluation,
     progress: Progress | None = None,
 ) -> MeasuredGeneration:
-    """Measures a model that draws; see `Task.measure` and `Autoencoding`.
+    """Measures a model that draws, see `Task.measure` and `Autoencoding`.
 
     Raises:
-        UserError: if the model does not fit, or images of a class are missing.
+        UserError: if the model does not fit the data, or a class has no images.
     """
     images, labels = limited(data.x_test, data.y_test, evaluation.images_per_class)
     autoencoding = Autoencoding(model, task, images.shape[1:])
-    autoencoding.check()
     means = mean_images(data.x_train, data.y_train, classes)
     errors = draw_all(autoencoding, images, labels, classes, means, task.points(evaluation.spacing), progress)
     over = None

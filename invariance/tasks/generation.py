@@ -1,4 +1,4 @@
-"""Generation of transformed images."""
+"""Drawing transformed images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation(Task):
-    """Drawing of transformed images, some classes shown in a narrow range of parameters only.
+    """Drawing of transformed images, the restricted classes shown in a narrow range of parameters only.
 
-    A model is given the upright image, pixels in [-1, 1], and the encoded parameters; its target is the transformed
-    image. ``inside`` and ``outside`` are the parameters whose mean squared errors are averaged as mse_in and mse_out,
-    ends included.
+    A model maps upright images (batch, height, width, channels) in [-1, 1] and encoded parameters (batch, numbers) to
+    the transformed images. Its mean squared errors are averaged over ``inside`` as mse_in and over ``outside`` as
+    mse_out.
     """
 
     name = "generation"
@@ -33,7 +33,7 @@ class Generation(Task):
     fill = -1.0
 
     def points(self, spacing: float | None) -> np.ndarray:
-        """The grid and the points at which nothing is blurred, see `Task.points`."""
+        """The grid and the transformation's unblurred points, see `Task.points`."""
         import numpy as np
 
         points = np.union1d(super().points(spacing), self.transformation.unblurred)
@@ -45,20 +45,21 @@ class Generation(Task):
         return None
 
     def averaged(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Which points each average is taken over: {"mse_in", "mse_out": (points,) booleans}.
+        """The points that each average includes: {"mse_in", "mse_out": (points,) booleans}.
 
-        Points at which nothing is blurred are in neither.
+        Unblurred points are in neither. Both ends of the ranges are included, unless values are whole: an interval of
+        `inside` then contains those that are drawn from it. No point is in both averages.
 
         Raises:
-            ValueError: if none of the points is in range, or none out of range.
+            ValueError: if one of the averages includes no point.
         """
         import numpy as np
 
-        blurred = ~np.isin(points, self.transformation.unblurred)
-        chosen = {
-            name: contains(pairs, points, self.transformation.period, closed=True) & blurred
-            for name, pairs in (("mse_in", self.inside), ("mse_out", self.outside))
-        }
+        kind = self.transformation
+        blurred = ~np.isin(points, kind.unblurred)
+        inside = contains(self.inside, points, kind.period, closed=not kind.whole)
+        outside = contains(self.outside, points, kind.period, closed=True) & ~inside
+        chosen = {"mse_in": inside & blurred, "mse_out": outside & blurred}
         for name, mask in chosen.items():
             if not mask.any():
                 raise ValueError(
@@ -67,26 +68,27 @@ class Generation(Task):
         return chosen
 
     def arguments(self, image_shape: tuple[int, ...], classes: Sequence[int]) -> tuple:
-        """(image_shape, shape of the images to be drawn, how many numbers tell the parameters)"""
+        """(image_shape, shape of the drawn images, number of encoded parameters)"""
         return tuple(image_shape), self.transformation.output_shape(image_shape), self.transformation.numbers
 
     def prepare(self, seed: int, classes: Sequence[int]) -> Callable:
         """See `Task.prepare`.
 
-        Inputs are (upright images in [-1, 1], encoded parameters (batch, numbers)), targets the transformed images.
+        Inputs are a pair (upright images in [-1, 1], encoded parameters (batch, numbers)); targets are the transformed
+        images.
         """
 
         def prepare(images: Any, labels: Any, draws: Any) -> tuple:
             upright = self.pixels(images)
             parameters = self.transformation.draw(self.ranges, seed, draws, labels)
-            told = self.transformation.encode(parameters)
-            return (upright, told), self.transformation.apply(upright, parameters, self.fill)
+            encoded = self.transformation.encode(parameters)
+            return (upright, encoded), self.transformation.apply(upright, parameters, self.fill)
 
         return prepare
 
     @staticmethod
     def pixels(images: Any) -> Any:
-        """uint8 images as networks get them: float32 in [-1, 1]."""
+        """Maps uint8 images to float32 in [-1, 1]."""
         from keras import ops
 
         return ops.cast(images, "float32") / 127.5 - 1.0
@@ -99,7 +101,7 @@ class Generation(Task):
     def require_outputs(self, model: Any, image_shape: tuple[int, ...], classes: Sequence[int]) -> None:
         from invariance.tasks.draw import Autoencoding
 
-        Autoencoding(model, self, image_shape).check()
+        Autoencoding(model, self, image_shape)
 
     def evaluator(self, model: Any, images: np.ndarray, classes: Sequence[int]) -> Callable[[float], Any]:
         import numpy as np
@@ -112,6 +114,8 @@ class Generation(Task):
     def check(self, evaluation: Evaluation) -> None:
         if evaluation.redraws:
             raise UserError("--redraws: only recognition is measured with random parameters")
+        if evaluation.pixels != Evaluation.pixels:
+            raise UserError("pixels: models that draw always get pixels in [-1, 1]")
         super().check(evaluation)
 
     def measure(
@@ -122,14 +126,14 @@ class Generation(Task):
         evaluation: Evaluation,
         progress: Progress | None = None,
     ) -> Measured:
-        """Measures a model that draws: see `Task.measure` and `draw.measure`."""
+        """Measures a model that draws, see `Task.measure` and `draw.measure`."""
         from invariance.tasks import draw
 
         self.check(evaluation)
         return draw.measure(self, model, data, classes, evaluation, progress)
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
-        """Errors in and out of range and their ratio for each label, and the range of the others' ratios."""
+        """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes."""
         digits = [str(label) for label in labels]
 
         def reader(key: str, digit: str) -> Callable[[Mapping], Any]:
@@ -157,7 +161,7 @@ class Generation(Task):
         ]
 
     def summary(self, ratios: Mapping[str, float]) -> str:
-        """Ratios in one line: each restricted class', and the lowest and highest of the others."""
+        """The restricted classes' ratios and the range of the others', in one line."""
         free = [value for label, value in ratios.items() if int(label) not in self.restricted]
         texts = [f"{label}: out/in {ratios[str(label)]:.2f}" for label in self.restricted if str(label) in ratios]
         texts = [", ".join(texts)] if texts else []

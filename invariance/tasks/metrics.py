@@ -1,4 +1,4 @@
-"""What is counted of a classifier's answers. A new metric is one function with the decorator `metric`."""
+"""A classifier's metrics, from its answers to all images at all parameters. A new one is a function, see `metric`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Average:
-    """What a metric averages over.
+    """The images and parameters that a metric averages over.
 
     Args:
-        ranges: label -> the parameters at which its test images count. Every image has the same weight, so a class
-            weighs as its number of test images.
-        answers: the labels that count as a hit; None for an image's own label.
+        ranges: label -> the range of parameters at which its test images count. Each image has the same weight, so a
+            class is weighted by its number of test images.
+        answers: the labels that count as hits; None for an image's own label.
     """
 
     ranges: Mapping[int, Intervals]
@@ -38,21 +38,16 @@ class Metric:
     title: str
     average: Callable[[Recognition, Sequence[int]], Average]
 
-    @property
-    def text(self) -> str:
-        """What it is, one sentence."""
-        return (self.average.__doc__ or "").strip()
-
 
 METRICS: dict[str, Metric] = {}
 
 
 def metric(key: str, title: str) -> Callable:
-    """Declares a metric: a function of task and classes that returns an `Average`. Its docstring says what it is.
+    """Declares a metric: decorates a function of task and classes that returns an `Average`.
 
     Args:
-        key: its name in metrics.json.
-        title: its name in tables.
+        key: name in metrics.json.
+        title: name in tables.
     """
 
     def declare(average: Callable[[Recognition, Sequence[int]], Average]) -> Callable:
@@ -88,22 +83,21 @@ def p_inv(task: Recognition, classes: Sequence[int]) -> Average:
 
 @metric("false_alarms", "false alarms")
 def false_alarms(task: Recognition, classes: Sequence[int]) -> Average:
-    """Share of the free classes' images that are taken for a restricted class, at the parameters of P_out."""
+    """Share of the free classes' images taken for a restricted class, over the parameters of P_out."""
     free = [label for label in classes if label not in task.restricted] if task.restricted else []
     return Average(dict.fromkeys(free, task.outside), answers=task.restricted)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a classifier took the transformed test images for.
+    """A classifier's answers to the transformed test images, counted.
 
     Attributes:
         transformation: of the images.
-        classes: labels, in the order of the network's outputs.
-        points: (points,) parameters, an even grid or the single values that were trained.
-        counts: (classes, points, outputs) number of images of a class, at a point, taken for an output.
-        errors: (classes, points) mean squared error of the reconstruction, of pixels in [0, 1]; None for a network
-            that reconstructs nothing.
+        classes: labels, in the order of the classifier's outputs.
+        points: (points,) parameters, an even grid or single values.
+        counts: (classes, points, outputs) number of a class's images taken for an output, at each point.
+        errors: (classes, points) mean squared error of the reconstruction, pixels in [0, 1]; None without one.
     """
 
     transformation: Transformation
@@ -114,41 +108,41 @@ class Predictions:
 
     @property
     def images(self) -> np.ndarray:
-        """Number of test images of each class, (classes,); a class may have none."""
+        """Number of test images per class, (classes,); may be zero."""
         return self.counts[:, 0].sum(-1)
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of a class' images taken for an output, (classes, points, outputs); 0 for a class without images."""
+        """Share of a class's images taken for an output, (classes, points, outputs); 0 for classes without images."""
         return self.counts / np.maximum(1, self.images)[:, None, None]
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Accuracy, (classes, points); 0 for a class without images."""
+        """Accuracy, (classes, points); 0 for classes without images."""
         return np.stack([self.shares[row, :, row] for row in range(len(self.classes))])
 
     @property
     def unanswered(self) -> list[int]:
-        """The classes that no image was taken for, whatever its class and parameter."""
+        """The classes that no image was taken for at any point."""
         return [label for label, answers in zip(self.classes, self.counts.sum((0, 1)), strict=True) if not answers]
 
     def weights(self, pairs: Intervals) -> np.ndarray:
-        """How much of a range each point represents, (points,), adding up to one."""
+        """The weight of each point in an average over a range, (points,); their sum is one."""
         kind = self.transformation
-        # A coordinate in which draws are uniform; of whole values, a point represents itself and those up to the next.
+        # On the scale on which draws are uniform. If values are whole, a cell begins at its point.
         scaled = tuple((kind.to_coordinate(low), kind.to_coordinate(high)) for low, high in pairs)
         points = [kind.to_coordinate(point) for point in self.points.tolist()]
         return np.asarray(cell_weights(points, scaled, kind.period, 0.0 if kind.whole else -0.5))
 
     def taken_for(self, labels: Sequence[int], pairs: Intervals) -> np.ndarray:
-        """Shares (labels, outputs) of what the labels' images are taken for, averaged over a range."""
+        """Share of each label's images taken for each output, averaged over a range: (labels, outputs)."""
         rows = [self.classes.index(label) for label in labels]
         return np.einsum("lao,a->lo", self.shares[rows], self.weights(pairs))
 
     def proportion(self, average: Average) -> tuple[float | None, int, float | None]:
-        """(share of hits, number of images, mean squared error of the reconstruction) of a metric.
+        """A metric: share of hits, number of images, and mean squared error of the reconstruction.
 
-        Share and error are None where no image counts; the error also for a network that reconstructs nothing.
+        Share and error are None if no image counts; so is the error without a reconstruction.
         """
         images = dict(zip(self.classes, self.images.tolist(), strict=True))
         total = sum(images[label] for label in average.ranges)
@@ -164,7 +158,7 @@ class Predictions:
         return min(1.0, float(np.sum(weights * hits))), total, error
 
     def curves(self, values: np.ndarray | None = None) -> list[dict]:
-        """A long table: digit, parameter, value (accuracy, or other ``values`` (classes, points)), images."""
+        """Rows (digit, parameter, value, images) of the accuracy, or of other ``values`` (classes, points)."""
         return [
             {"digit": label, "parameter": float(point), "value": float(value), "images": int(images)}
             for label, images, row in zip(
@@ -175,7 +169,7 @@ class Predictions:
         ]
 
     def table(self) -> list[dict]:
-        """A longer table: digit, parameter, predicted (label), images."""
+        """Rows (digit, parameter, predicted, images), where ``predicted`` is a label."""
         return [
             {"digit": label, "parameter": float(point), "predicted": predicted, "images": int(self.counts[i, j, k])}
             for i, label in enumerate(self.classes)
@@ -185,13 +179,13 @@ class Predictions:
 
 
 def proportions(predictions: Predictions, task: Recognition) -> dict:
-    """Every metric of a classifier, from its predictions on a grid.
+    """All metrics of a classifier, from its predictions on a grid.
 
     Returns:
-        {key of each metric: share (None where no image counts), "chance": 1 / classes, "images": key -> number of
-        images, "interval": key -> 95 % Wilson interval on that number, "never_answers": labels no image was taken for};
-        and for a network that reconstructs, "reconstruction": {"mse_test", "mse_in", "mse_out", "mse_inv"}, mean
-        squared errors over the same images and parameters as the accuracies.
+        {key of each metric: share (None if no image counts), "chance": 1 / classes, "images": key -> number of images,
+        "interval": key -> 95 % Wilson interval for that number, "never_answers": labels no image was taken for}; with a
+        reconstruction also "reconstruction": {"mse_test", "mse_in", "mse_out", "mse_inv"}, its mean squared errors over
+        the images and parameters of the accuracies.
     """
     result: dict = {"chance": 1 / len(predictions.classes), "images": {}, "interval": {}}
     reconstruction = {}
@@ -208,7 +202,7 @@ def proportions(predictions: Predictions, task: Recognition) -> dict:
 
 
 def wilson(proportion: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion measured on n independent images.
+    """Wilson's score interval for a proportion of n independent images.
 
     Args:
         proportion: in [0, 1].
@@ -216,7 +210,7 @@ def wilson(proportion: float, n: int, z: float = 1.959963984540054) -> tuple[flo
         z: normal quantile; the default gives 95 %.
 
     Raises:
-        ValueError: if the proportion is out of bounds, or there is no image.
+        ValueError: if the proportion is out of range, or n is not positive.
 
     Reference: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
@@ -224,5 +218,5 @@ def wilson(proportion: float, n: int, z: float = 1.959963984540054) -> tuple[flo
         raise ValueError(f"A proportion in [0, 1] of at least one image is needed. Received: {proportion!r}, n={n!r}")
     centre = (proportion + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n))
-    # At 0 and 1 the ends are exact, but for rounding.
+    # Rounding must not move the ends at 0 and 1.
     return 0.0 if proportion == 0.0 else centre - half, 1.0 if proportion == 1.0 else centre + half

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_count
 from invariance.progress import Progress
-from invariance.ranges import Intervals, Ranges, length, overlap
+from invariance.ranges import Intervals, Ranges, extent, length, overlap
 from invariance.tasks.columns import Column, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recognition(Task):
-    """Classification of transformed images, some classes shown in a narrow range of parameters only.
+    """Classification of transformed images, the restricted classes shown in a narrow range of parameters only.
 
-    A model is given images in [0, 1] and returns one score a class.
+    A model maps images (batch, height, width, channels) in [0, 1] to one score per class, (batch, classes).
 
     Args:
-        transformation, ranges, excluded, inside, outside: see `Task`. (6 and 9 are excluded under rotation, because
-            rotated they are taken for one another.)
-        inverted: the range of P_inv, farthest from the training range of the restricted classes; by default P_inv is
-            not measured.
-        max_shift: training images are also shifted by up to so many whole pixels, up or down and left or right, a
-            fresh shift for every drawing of an image. Test images never are.
+        transformation, ranges, excluded, inside, outside: see `Task`. (Under rotation, 6 and 9 are excluded because
+            rotated ones look alike.)
+        inverted: the range of P_inv, farthest from the training range of the restricted classes; P_inv is not measured
+            if it is empty.
+        max_shift: each time a training image is drawn, it is also shifted at random by up to this many whole pixels,
+            vertically and horizontally. Test images are not.
 
     Raises:
-        ValueError: see `Task`; and if ``outside`` or ``inverted`` overlaps the range of a restricted class.
+        ValueError: see `Task`; also if ``outside`` or ``inverted`` overlaps the range of a restricted class.
     """
 
     inverted: Intervals = ()
@@ -61,18 +61,22 @@ class Recognition(Task):
 
     @property
     def farthest(self) -> Intervals:
-        """Where the restricted classes are looked at closely: the range of P_inv or, without one, of P_out."""
+        """The range farthest from the restricted classes' training range: that of P_inv or, without one, of P_out."""
         return self.inverted or self.outside
 
     @property
     def single_values(self) -> tuple[float, ...]:
-        """The parameters of a task without restricted classes that shows single values only; otherwise none."""
+        """The only parameters of a task that has no restricted classes and no interval; empty for all other tasks."""
         if self.restricted or length(self.ranges.default):
             return ()
         return tuple(low for low, _ in self.ranges.default)
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        return extent((super().extent,), self.inverted)
+
     def points(self, spacing: float | None) -> np.ndarray:
-        """The single values, or an even grid, see `Task.points`."""
+        """The single values if there are any, otherwise an even grid; see `Task.points`."""
         import numpy as np
 
         return np.array(self.single_values) if self.single_values else super().points(spacing)
@@ -82,7 +86,7 @@ class Recognition(Task):
         return self.transformation.output_shape(image_shape), len(classes)
 
     def prepare(self, seed: int, classes: Sequence[int]) -> Callable:
-        """See `Task.prepare`: inputs (batch, height, width, channels) in [0, 1], targets (batch,) int32 outputs."""
+        """See `Task.prepare`; inputs are images in [0, 1], targets (batch,) int32 the indices of the right outputs."""
         import numpy as np
         from keras import ops
 
@@ -102,13 +106,13 @@ class Recognition(Task):
         return prepare
 
     def shown(self, inputs: Any, targets: Any) -> tuple[Any, str]:
-        also = f", also shifted by up to {self.max_shift} pixels either way" if self.max_shift else ""
+        also = f", also shifted by up to {self.max_shift} pixels each way" if self.max_shift else ""
         return inputs, f"the first training images as the network sees them{also}"
 
     def require_outputs(self, model: Any, image_shape: tuple[int, ...], classes: Sequence[int]) -> None:
         from invariance.tasks.classify import Classifier
 
-        Classifier(model, self, image_shape, len(classes)).check()
+        Classifier(model, self, image_shape, len(classes))
 
     def evaluator(self, model: Any, images: np.ndarray, classes: Sequence[int]) -> Callable[[float], Any]:
         from invariance.tasks.classify import Classifier
@@ -118,7 +122,7 @@ class Recognition(Task):
         return lambda point: classifier.answers(batches, self.parameters_of(point, len(images)))
 
     def parameters_of(self, point: float, count: int) -> np.ndarray:
-        """The parameters of so many images at a point of the grid: (count,) or (count, dimensions), float32."""
+        """The parameters of ``count`` images at a point of the grid: (count,) or (count, dimensions), float32."""
         import numpy as np
 
         return self.transformation.parameters(np.full(count, point, "float32"))
@@ -131,18 +135,19 @@ class Recognition(Task):
         evaluation: Evaluation,
         progress: Progress | None = None,
     ) -> Measured:
-        """Measures a classifier: see `Task.measure` and `classify.measure`."""
+        """Measures a classifier, see `Task.measure` and `classify.measure`."""
         from invariance.tasks import classify
 
         self.check(evaluation)
         return classify.measure(self, model, data, classes, evaluation, progress)
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
-        """One column a metric."""
-        return tuple(
-            Column(key, each.title, lambda values, key=key: values.get(key), share, log_odds)
-            for key, each in METRICS.items()
-        )
+        """One column per metric."""
+
+        def reader(key: str) -> Callable[[Mapping], Any]:
+            return lambda values: values.get(key)
+
+        return tuple(Column(key, each.title, reader(key), share, log_odds) for key, each in METRICS.items())
 
     def remarks(self, metrics: Mapping) -> list[str]:
         counts = metrics.get("images") or {}
@@ -160,10 +165,10 @@ class Recognition(Task):
         return texts
 
     def warnings(self, metrics: Mapping) -> list[str]:
-        never = metrics.get("never_answers")
+        never, chance = metrics.get("never_answers"), metrics.get("chance")
         if not never:
             return []
-        if len(never) + 1 == round(1 / metrics["chance"]):
+        if chance and len(never) + 1 == round(1 / chance):
             return ["gives the same answer to every image"]
         return [f"never answers {join(never, 'or')}"]
 

@@ -1,4 +1,4 @@
-"""What every task has: a transformation, the range of its parameter per class, and what is measured where."""
+"""What all tasks share: a transformation, its range for each class, and the ranges in which models are measured."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Evaluation:
 
     Args:
         spacing: between the points of the grid, see `Transformation.grid`; None for the finest grid.
-        images_per_class: test images of each class; None for all.
-        redraws: also measure with so many random drawings of the parameters, the published estimator; 0 for not.
-        upright_last: of these drawings: see `classify.redraws`.
-        seed: of these drawings, and of codes drawn at random for a figure.
-        pixels: what a classifier takes for black and for white.
-        published: digit -> {parameter: published value}, drawn beside ours.
+        images_per_class: number of test images of each class; None for all.
+        redraws: if positive, also measure with this many random drawings of the parameters, as the article did.
+        upright_last: number of images that these drawings leave untransformed, see `classify.redraws`.
+        seed: of these drawings, and of random codes in figures.
+        pixels: the values of black and white pixels in a classifier's input.
+        published: digit -> {parameter: published value}, shown in a figure.
     """
 
     spacing: float | None
@@ -45,10 +45,11 @@ class Evaluation:
 
 
 class Measured:
-    """What an evaluation found: the numbers, the tables behind them, and the figures.
+    """The results of an evaluation: metrics, the tables behind them, and figures.
 
     Attributes:
-        metrics: for metrics.json.
+        metrics: the content of metrics.json.
+        task: the task that was measured.
     """
 
     metrics: dict
@@ -59,26 +60,26 @@ class Measured:
 
     @property
     def tables(self) -> dict[str, list[dict]]:
-        """File name -> rows, for the run folder."""
+        """The CSV tables: file name -> rows."""
         raise NotImplementedError
 
     def summary(self) -> str:
-        """One line for people."""
+        """The main metrics in one line."""
         raise NotImplementedError
 
     def lines(self) -> list[str]:
-        """Everything that was measured, line by line."""
+        """All metrics, line by line."""
         raise NotImplementedError
 
     def figures(self, title: str = "") -> Iterator[Any]:
-        """Draws one figure after the other: each has a ``name`` and a method ``save(folder)`` (`figures.Picture`)."""
+        """Yields the figures (`figures.Picture` or `figures.Animation`): each has a ``name`` and ``save(folder)``."""
         raise NotImplementedError
 
     def save(self, folder: str | Path, title: str = "") -> None:
         """Writes tables and figures into an existing folder.
 
         Raises:
-            RunError: if the disk does not take them.
+            RunError: if a file cannot be written.
         """
         from invariance.files import write_csv
 
@@ -90,17 +91,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Task:
-    """A transformation, shown in full for the free classes and in part for the restricted ones.
+    """A transformation whose full range is shown for the free classes, and part of it for the restricted ones.
 
     Args:
         transformation: of the images.
-        ranges: the range of training parameters of each class.
-        excluded: labels removed from training and test.
-        inside: the parameters that count as in range; by default the range of the restricted classes.
-        outside: those that count as out of range; by default what the free classes have beyond that.
+        ranges: the training range of each class.
+        excluded: labels removed from training and test data.
+        inside: parameters that count as in range; by default the training range of the restricted classes.
+        outside: parameters that count as out of range; by default the rest of the free classes' training range.
 
     Raises:
-        ValueError: if a range is malformed, or a class both restricted and excluded.
+        ValueError: if a range is malformed, if a class is both restricted and excluded, or if the restricted classes
+            have different ranges and ``inside`` or ``outside`` is missing.
     """
 
     transformation: Transformation
@@ -110,27 +112,35 @@ class Task:
     outside: Intervals = ()
 
     name: ClassVar[str]
-    # The transformation that config.json does not name: there was no other when its form was decided.
+    # The transformation that config.json leaves out of `kind`: the task's only one when the format was defined.
     implied: ClassVar[str | None] = None
-    # What a curve over the parameter shows, and whether on a logarithmic scale.
+    # What curves over the parameter show, and whether on a logarithmic scale.
     curve: ClassVar[str]
     logarithmic: ClassVar[bool] = False
-    # Value outside the images, as networks get them.
+    # The value of pixels outside the images.
     fill: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        self.transformation.check(self.ranges)
+        for pairs in self.ranges.all:
+            self.transformation.check(pairs)
         labels = tuple(sorted({int(label) for label in self.excluded}))
         if both := sorted(set(labels) & set(self.restricted)):
             raise ValueError(f"Classes cannot be both excluded and restricted. Received: {both}")
         object.__setattr__(self, "excluded", labels)
-        shown = next(iter(self.ranges.restricted.values()), self.ranges.default)
+        different = set(self.ranges.restricted.values())
+        if len(different) > 1 and not (self.inside and self.outside):
+            raise ValueError(
+                "Arguments `inside` and `outside` are required if restricted classes have different ranges. "
+                f"Received: {dict(self.ranges.restricted)}"
+            )
+        shown = next(iter(different), self.ranges.default)
         self._set_range("inside", shown)
         self._set_range("outside", complement(self.ranges.default, shown, self.transformation.period))
 
     def _set_range(self, name: str, default: Intervals) -> None:
         value = getattr(self, name) or default
         object.__setattr__(self, name, intervals(value, name) if value else ())
+        self.transformation.check(getattr(self, name))
 
     @property
     def restricted(self) -> tuple[int, ...]:
@@ -139,26 +149,26 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """Task and transformation, as config.json names them."""
+        """Task and transformation as config.json names them."""
         by = self.transformation.name
         return self.name if by == self.implied else f"{self.name}_by_{by}"
 
     def classes(self, labels: Iterable[int]) -> tuple[int, ...]:
-        """The labels that remain of ``labels``, ascending: the meaning of a classifier's outputs, in order.
+        """The classes among ``labels`` that are not excluded, ascending, as a classifier's outputs are ordered.
 
         Raises:
-            ValueError: if a restricted class is not among the labels, or fewer than two classes remain.
+            ValueError: if a restricted class is missing, or fewer than two classes remain.
         """
         present = sorted({int(label) for label in labels})
         if missing := [label for label in self.restricted if label not in present]:
-            raise ValueError(f"restricted classes {missing} are not in the data, which has the classes {present}")
+            raise ValueError(f"restricted classes {missing} are not in the data, whose classes are {present}")
         remaining = tuple(label for label in present if label not in self.excluded)
         if len(remaining) < 2:
-            raise ValueError(f"at least two classes are needed; of {present} there remain {list(remaining)}")
+            raise ValueError(f"at least two classes are needed; {list(remaining)} remain of {present}")
         return remaining
 
     def title(self) -> str:
-        """The experiment in one line."""
+        """The task in one line."""
         text = f"{self.name.capitalize()} under {self.transformation.name}"
         if not self.restricted:
             return f"{text}: every class shown {self.transformation.describe(self.ranges.default)}"
@@ -172,18 +182,18 @@ class Task:
         return f"{text}: {shown}"
 
     def caveats(self, classes: Sequence[int]) -> list[str]:
-        """What a reader should know about this task on these classes before it runs."""
+        """What users should know about the task on these classes before it runs."""
         if self.restricted and not set(classes) - set(self.restricted):
             return ["No free class remains: every class is restricted, so there is nothing to transfer from."]
         return []
 
     @property
     def extent(self) -> tuple[float, float]:
-        """The lowest and the highest parameter of all ranges."""
+        """The lowest and highest parameter in which models are trained or measured."""
         return extent(*self.ranges.all, self.inside, self.outside)
 
     def points(self, spacing: float | None) -> np.ndarray:
-        """The points at which models are measured, (points,), ascending.
+        """The parameters at which models are measured, (points,), ascending.
 
         Raises:
             ValueError: if there is no such grid, or nothing can be measured on it.
@@ -192,50 +202,50 @@ class Task:
 
     @property
     def usual_spacing(self) -> float | None:
-        """Between the points of an evaluation if nobody chooses another; None for the finest grid."""
+        """The default spacing of evaluation grids; None for the finest grid."""
         return self.transformation.spacing
 
     def example(self, classes: Sequence[int]) -> int:
-        """The class shown where one must do: the first restricted one; without any the article's 4, if it is there."""
+        """The class to show when there is room for one: the first restricted one, or the article's 4, or the first."""
         return (*self.restricted, *({4} & set(classes)), *classes)[0]
 
-    # What a subclass defines.
+    # Subclasses define the methods below.
 
     def arguments(self, image_shape: tuple[int, ...], classes: Sequence[int]) -> tuple:
-        """What a model's builder is given before the learning rate."""
+        """The arguments of a model's builder that precede the learning rate."""
         raise NotImplementedError
 
     def prepare(self, seed: int, classes: Sequence[int]) -> Callable:
-        """The function that turns a batch of the pipeline into inputs and targets, on the device, inside the step.
+        """The function that turns a batch into inputs and targets, as part of the training step.
 
         Args:
             seed: the run's seed.
             classes: labels in the order of a classifier's outputs.
 
         Returns:
-            A function of images (batch, height, width, channels) uint8, labels (batch,) and draw numbers (batch,) that
-            returns (inputs, targets) as the model's ``train_step`` takes them.
+            A function of images (batch, height, width, channels) uint8, labels (batch,) and draw numbers (batch,) int64
+            that returns (inputs, targets) for the model's ``train_step``.
         """
         raise NotImplementedError
 
     def shown(self, inputs: Any, targets: Any) -> tuple[Any, str]:
-        """Of a prepared batch the images that are drawn from random parameters, in [0, 1], and a phrase about them."""
+        """The transformed images of a prepared batch, in [0, 1], and a caption for them."""
         raise NotImplementedError
 
     def require_outputs(self, model: Any, image_shape: tuple[int, ...], classes: Sequence[int]) -> None:
-        """Calls a model on two blank images and checks what it returns.
+        """Calls a model on two blank images and checks its outputs.
 
         Raises:
-            UserError: if that is not what the task asks for.
+            UserError: if they do not fit the task.
         """
         raise NotImplementedError
 
     def evaluator(self, model: Any, images: np.ndarray, classes: Sequence[int]) -> Callable[[float], Any]:
-        """A function that puts all images through the model at one point of the grid, for measuring its speed."""
+        """A function that evaluates all images at one point of the grid, for measuring speed."""
         raise NotImplementedError
 
     def check(self, evaluation: Evaluation) -> None:
-        """Raises UserError if models cannot be measured so."""
+        """Raises UserError if the task does not support an evaluation."""
         try:
             self.points(evaluation.spacing)
         except ValueError as error:
@@ -253,52 +263,52 @@ class Task:
 
         Args:
             model: see the subclass.
-            data: test images, and training images for baselines, of these classes.
+            data: test images, and training images for baselines, of these classes only.
             classes: labels in the order of a classifier's outputs.
-            evaluation: how finely.
-            progress: where to say how far it is.
+            evaluation: how to measure.
+            progress: reports progress, if given.
 
         Raises:
-            UserError: if the model does not fit the data, or what is asked for cannot be measured.
+            UserError: if the model does not fit the data, or the task does not support the evaluation.
         """
         raise NotImplementedError
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
-        """The columns of tables, for some restricted classes of interest."""
+        """The columns of tables, for some classes of interest."""
         raise NotImplementedError
 
     def remarks(self, metrics: Mapping) -> list[str]:
-        """What a reader of a table needs to know, from the metrics of one of its runs."""
+        """What readers of a table need to know, given the metrics of one of its runs."""
         raise NotImplementedError
 
     def warnings(self, metrics: Mapping) -> list[str]:
-        """What makes a run's numbers mean less than they seem to."""
+        """Reasons not to take a run's metrics at face value."""
         return []
 
     def require_metrics(self, metrics: Mapping) -> None:
-        """Raises ValueError, naming the field, if a run's metrics lack a number or hold something else."""
+        """Raises ValueError, naming the field, if a run's metrics are incomplete or malformed."""
         raise NotImplementedError
 
     def pictures(self) -> Mapping[str, str]:
-        """The figures of a run that a report shows: file -> caption."""
+        """The figures of a run shown in reports: file name -> caption."""
         raise NotImplementedError
 
     def to_json(self) -> dict:
-        """A flat description, with ``kind``."""
+        """A flat description of the task and its transformation, with ``kind``."""
         value = {"kind": self.kind, "ranges": self.ranges.to_json(), "excluded": list(self.excluded)}
         own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name, item in own.items():
-            # Fields that are zero did not exist when the first runs were made.
+            # Omitted if zero: the committed runs are older than the field `max_shift`.
             if name not in ("transformation", *value) and item != 0:
                 value[name] = [list(pair) for pair in item] if isinstance(item, tuple) else item
         return {**value, **self.transformation.to_json()}
 
 
 def task_from_json(value: Mapping) -> Task:
-    """The task that a run's config.json describes.
+    """The task described in a run's config.json, see `Task.to_json`.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: if it describes none.
+        KeyError, TypeError, ValueError, AttributeError: if the description is incomplete or malformed.
     """
     name, _, by = value["kind"].partition("_by_")
     known = {kind.name: kind for kind in Task.__subclasses__()}

@@ -344,7 +344,7 @@ def pairs(
                 for spine in panel.spines.values():
                     spine.set(color="#E69F00" if trained else "white", linewidth=1.2)
             if row == 0:
-                panels[0, column].set_title(f"{point:g}", fontsize=7, pad=2)
+                panels[0, column].set_title(f"{point:.3g}", fontsize=7, pad=2)
         panels[2 * row, 0].set_ylabel(str(label), rotation=0, fontsize=10, labelpad=10, va="center")
     figure.suptitle(f"{title}; framed: shown in training ({_named(task)})", fontsize=10)
     return figure
@@ -364,7 +364,7 @@ def samples(drawn: np.ndarray, points: Any, task: Task, title: str) -> Figure:
         for column, image in enumerate(images):
             _image(panels[row, column], (image + 1) / 2)
             if row == 0:
-                panels[row, column].set_title(f"{points[column]:g}", fontsize=7, pad=2)
+                panels[row, column].set_title(f"{points[column]:.3g}", fontsize=7, pad=2)
     figure.suptitle(f"{title} ({_named(task)})", fontsize=10)
     return figure
 
@@ -395,6 +395,7 @@ def parameter_map(
     low, high = trained[0][0] - 0.5, trained[-1][1] - 0.5
     axes.add_patch(plt.Rectangle((low, low), high - low, high - low, fill=False, ec="#E69F00", lw=2))
     axes.set(xlabel="dx, pixels (positive: right)", ylabel="dy, pixels (positive: down)", title=title)
+    axes.title.set_fontsize(10)
     figure.colorbar(image, label=label)
     return figure
 

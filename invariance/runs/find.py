@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from invariance.errors import UserError
 from invariance.runs.folder import RunFolder
@@ -18,6 +20,21 @@ UNKNOWN = "unknown"
 
 # Together they identify a run.
 _NAMES = ("experiment", "model", "dataset", "profile", "seed")
+# What tables and pages read of every task's metrics.
+_TYPE_NAMES: dict[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    (int, float): "a number",
+    dict: "an object",
+    list: "a list",
+}
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(_NAMES, str),
+    "seed": int,
+    **dict.fromkeys(("train_seconds", "evaluate_seconds"), (int, float)),
+    **dict.fromkeys(("interval", "images"), dict),
+    "never_answers": list,
+}
 
 
 @dataclass(frozen=True)
@@ -96,16 +113,25 @@ def find(runs: str | Path) -> tuple[list[Run], list[tuple[Path, str]]]:
 def _read(folder: RunFolder) -> Run:
     config, metrics = folder.json("config.json"), folder.json("metrics.json")
     task = read_task(folder, config)
+    if not all(isinstance(each, dict) for each in (config.get("resumed") or [])):
+        raise UserError(f"{folder / 'config.json'}: resumed is not a list of objects")
     try:
         if missing := [key for key in _NAMES if key not in metrics]:
             raise ValueError(f"lacks {', '.join(missing)}")
-        for key in ("seed", "train_seconds"):
-            if not isinstance(metrics.get(key, 0.0), (int, float)):
-                raise ValueError(f"not a number: {key}")
+        for key, value in metrics.items():
+            expected = _TYPES.get(key)
+            # To Python, a truth value is an int, and infinity and NaN are floats.
+            if expected and (not isinstance(value, expected) or isinstance(value, bool) or _is_odd(value)):
+                raise ValueError(f"{key} is not {_TYPE_NAMES[expected]}: {value!r}")
         task.require_metrics(metrics)
     except ValueError as error:
         raise UserError(f"{folder / 'metrics.json'}: {error}") from error
     return Run(folder, config, metrics, task)
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether a value is a number that is not finite."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def once(runs: Iterable[Run]) -> tuple[list[Run], list[tuple[Path, str]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.article import committed, findings, model_order, published, unrotated_images
+from experiments.article import committed, findings, model_order, published, readme, unrotated_images
 from experiments.article.claims import CLAIMS
 from experiments.article.committed import Numbers, Text
 from invariance.experiment import installed_experiments
@@ -78,6 +78,12 @@ def test_findings_are_up_to_date():
     assert findings.FILE.read_text(encoding="utf-8") == findings.page(), (
         "out of date; update it with: python -m experiments.article.findings"
     )
+
+
+def test_readme_is_up_to_date_and_short():
+    text = readme.FILE.read_text(encoding="utf-8")
+    assert text == readme.page(), "out of date; update it with: python -m experiments.article.readme"
+    assert len(text.split()) <= 900
 
 
 def test_statements_of_the_findings_hold():

@@ -25,8 +25,13 @@ TEMPLATE, FILE = (Path(__file__).with_name(name) for name in ("FINDINGS.template
 def page() -> str:
     """The text of FINDINGS.md."""
     head, *sections = re.split(r"(?m)^(?=## )", TEMPLATE.read_text(encoding="utf-8"))
-    folders = (STANDARD, "generation_rotation/mnist/standard", "recognition_rotation/mnist")
-    values = (_order_of_models(), _wide_code(), _constant())
+    folders = (
+        STANDARD,
+        "generation_rotation/mnist/standard",
+        "recognition_rotation/mnist",
+        "recognition_shift/mnist/standard",
+    )
+    values: tuple = (_order_of_models(), _wide_code(), _constant(), {})
     return head + "".join(
         str(Text(section, folder, **each)) for section, folder, each in zip(sections, folders, values, strict=True)
     )

@@ -1,407 +1,360 @@
-"""Rotation and shift: geometry, borders, gradients, and the drawing of their parameters."""
+"""One contract for all transformations, and the sign and the scale of each."""
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from PIL import Image
-from scipy import ndimage
+from scipy import stats
 
 from invariance import random
-from invariance.ranges import Ranges
-from invariance.transforms import Rotation, Shift, cosine_sine, rotate, shift, warp
+from invariance.ranges import Ranges, contains
+from invariance.tasks import Recognition, task_from_json
+from invariance.transforms import (
+    Rotation,
+    Scaling,
+    Shear,
+    Shift,
+    Transformation,
+    transformation_from_json,
+)
+from tests.helpers import noise, python
 
-SIZES = [(8, 8), (9, 9)]
-ALL = ((0, 360),)
-
-# Float32 coordinates up to 30 pixels are known to some 4e-6 pixels; neighbouring pixels differ by up to 2 (images in
-# [-1, 1]), and both coordinates count. So values from the same formula agree to about 2e-5.
-INTERPOLATION = 3e-5
-
-
-def noise(batch, height, width, channels=1, seed=0, low=-1.0, high=1.0):
-    """Images of independent pixels: asymmetric, and the hardest for interpolation."""
-    return np.random.default_rng(seed).uniform(low, high, (batch, height, width, channels)).astype("float32")
-
-
-def rotated(image, angle, fill=0.0):
-    """One image (height, width) turned by one angle."""
-    return np.asarray(rotate(image[None, :, :, None], np.array([angle], "float32"), fill))[0, :, :, 0]
-
-
-def scipy_rotated(image, angle, fill=0.0):
-    """The same by scipy in float64. Its matrix maps an output's (row, column) from the centre to the input's."""
-    radians = np.deg2rad(float(angle))
-    matrix = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
-    centre = (np.array(image.shape) - 1) / 2
-    offset = centre - matrix @ centre
-    return ndimage.affine_transform(image.astype("float64"), matrix, offset, order=1, mode="grid-constant", cval=fill)
+CASES = {
+    "rotation": (Rotation(), ((-45, 45), (100, 200))),
+    "shift": (Shift(), ((-5, 5),)),
+    "shift on a canvas": (Shift(canvas=(16, 19), scale=4.0), ((-5, 5),)),
+    "scaling": (Scaling(), ((0.5, 2),)),
+    "shear": (Shear(), ((-0.5, 0.25),)),
+}
+every_transformation = pytest.mark.parametrize(("kind", "pairs"), CASES.values(), ids=CASES)
+IMAGES = noise(64, 12, 13, 2, spread=(-1, 1))
 
 
-def drawn(transformation, labels, seed=0, first=0):
-    positions = ops.convert_to_tensor(np.arange(first, first + len(labels)), dtype="int64")
-    return np.asarray(transformation.draw(seed, positions, np.asarray(labels, "int32")))
+def drawn(kind, ranges, labels, seed=0, first=0, **options):
+    positions = ops.arange(first, first + len(labels), dtype="int64")
+    return np.asarray(kind.draw(ranges, seed, positions, np.asarray(labels, "int32"), **options))
 
 
-# Geometry
+def scale_of(kind):
+    """The scale on which parameters are uniform and grids are even."""
+    return np.log2 if isinstance(kind, Scaling) else np.asarray
 
 
-def test_positive_angle_turns_counter_clockwise():
-    # A mark to the right of the centre goes to the top: row 0, on the screen the upper row.
-    image = np.zeros((5, 5), "float32")
-    image[2, 4] = 1.0
-    turned = rotated(image, 90.0)
-    assert turned[0, 2] == 1.0
-    assert turned.sum() == 1.0
+# Images
 
 
-@pytest.mark.parametrize("shape", SIZES)
-@pytest.mark.parametrize("quarters", [-5, -1, 0, 1, 2, 3, 4, 7])
-def test_quarter_turns_move_pixels_without_rounding(shape, quarters):
-    images = noise(3, *shape, channels=2)
-    turned = np.asarray(rotate(images, np.full(3, 90.0 * quarters, "float32"), fill=-1.0))
-    # np.rot90 turns counter-clockwise. Every weight is exactly 0 or 1, so the pixels are equal bit by bit.
-    np.testing.assert_array_equal(turned, np.rot90(images, quarters, axes=(1, 2)))
+@every_transformation
+def test_identity_changes_nothing(kind, pairs):
+    identity = kind.parameters(np.full(len(IMAGES), kind.identity, "float32"))
+    found = np.asarray(kind.apply(IMAGES, identity, fill=-1.0))
+    assert found.dtype == np.float32 and found.shape == (len(IMAGES), *kind.output_shape(IMAGES.shape[1:]))
+    rows, columns = ((large - small) // 2 for large, small in zip(found.shape[1:3], (12, 13), strict=True))
+    np.testing.assert_array_equal(found[:, rows : rows + 12, columns : columns + 13], IMAGES)
+    # All around, there is fill.
+    np.testing.assert_allclose(found.sum() - IMAGES.sum(), IMAGES.size - found.size, atol=0.1)
 
 
-@pytest.mark.parametrize("shape", SIZES)
-def test_four_quarter_turns_are_the_identity(shape):
-    images = noise(2, *shape)
-    turned = images
-    for _ in range(4):
-        turned = rotate(turned, np.full(2, 90.0, "float32"), fill=-1.0)
-    np.testing.assert_array_equal(np.asarray(turned), images)
+# Derived by hand, from a mark two pixels above and one to the right of a 13 x 13 image's centre (6, 6).
+@pytest.mark.parametrize(
+    ("kind", "parameter", "expected"),
+    [
+        (Rotation(), 90.0, (5, 4)),  # two to the left and one above
+        (Shift(), (3.0, -1.0), (7, 6)),  # 3 down, 1 to the left
+        (Scaling(), 2.0, (2, 8)),  # twice as far from the centre
+        (Shear(), 1.0, (4, 9)),  # the row two above the centre moves by 2 to the right
+        (Shear(), -0.5, (4, 6)),
+    ],
+)
+def test_signs(kind, parameter, expected):
+    image = np.zeros((1, 13, 13, 1), "float32")
+    image[0, 4, 7] = 1.0
+    found = np.asarray(kind.apply(image, np.array([parameter], "float32")))[0, :, :, 0]
+    assert found[expected] == 1.0
+    # Nothing appears elsewhere; a mark twice as large covers four times the area.
+    assert found.sum() == (4.0 if kind == Scaling() else 1.0)
 
 
-def test_half_turn_of_an_oblong_image():
-    images = noise(2, 6, 9)
-    turned = np.asarray(rotate(images, np.full(2, 180.0, "float32")))
-    np.testing.assert_array_equal(turned, images[:, ::-1, ::-1])
+@every_transformation
+def test_gradients_reach_images_and_parameters(kind, pairs):
+    images, parameters = tf.constant(IMAGES), tf.constant(drawn(kind, Ranges(pairs), np.zeros(64)))
+    with tf.GradientTape() as tape:
+        tape.watch([images, parameters])
+        value = tf.reduce_sum(kind.apply(images, parameters, -1.0) ** 2)
+        value += tf.reduce_sum(kind.encode(parameters) ** 3)
+    for gradient in tape.gradient(value, [images, parameters]):
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max(axis=tuple(range(1, gradient.ndim))).min() > 0
 
 
-@pytest.mark.parametrize("angle", [12.0, 45.0, 200.0])
-def test_centre_stays_where_it_is(angle):
-    odd = noise(1, 9, 9)[0, :, :, 0]
-    assert rotated(odd, angle)[4, 4] == odd[4, 4]
-    # Of an even size, the centre lies between four pixels; a disc around it stays around it.
-    rows, columns = np.mgrid[:8, :8] - 3.5
-    disc = np.exp(-(rows**2 + columns**2) / 4).astype("float32")
-    turned = rotated(disc, angle)
-    assert abs((turned * rows).sum()) < 1e-5  # a sum of 64 float32 numbers up to 3.5
-    assert abs((turned * columns).sum()) < 1e-5
-
-
-@pytest.mark.parametrize("angle", [0.0, 33.3, 90.0, 135.0, 261.7, -10.0, 359.0, 1000.0])
-@pytest.mark.parametrize("shape", [(28, 28), (11, 11), (7, 12)])
-@pytest.mark.parametrize("fill", [0.0, -1.0])
-def test_rotation_agrees_with_scipy_everywhere(angle, shape, fill):
-    image = noise(1, *shape)[0, :, :, 0]
-    np.testing.assert_allclose(
-        rotated(image, angle, fill), scipy_rotated(image, angle, fill), rtol=0, atol=INTERPOLATION
-    )
-
-
-@pytest.mark.parametrize("angle", [7.0, -33.3, 120.0, 271.0])
-@pytest.mark.parametrize("size", [28, 29])
-def test_rotation_agrees_with_pillow_inside(angle, size):
-    image = noise(1, size, size)[0, :, :, 0]
-    expected = np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=-1.0))
-    # At the border Pillow cuts where we blend with the fill value: compare what comes from a disc inside the image.
-    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
-    inside = np.hypot(rows, columns) < size / 2 - 1.5
-    assert inside.sum() > 400
-    np.testing.assert_allclose(rotated(image, angle, -1.0)[inside], expected[inside], rtol=0, atol=INTERPOLATION)
-
-
-def test_each_image_has_its_own_angle_and_channels_turn_together():
-    images, angles = noise(4, 9, 9, channels=3), np.array([0.0, 20.0, -70.0, 300.0], "float32")
-    turned = np.asarray(rotate(images, angles, -1.0))
-    assert turned.shape == images.shape
-    for i, angle in enumerate(angles):
-        for channel in range(3):
-            np.testing.assert_allclose(
-                turned[i, :, :, channel], rotated(images[i, :, :, channel], angle, -1.0), rtol=0, atol=INTERPOLATION
-            )
-
-
-def test_fill_is_what_lies_outside():
-    # Turned by 45 degrees, the corners of a square come from outside, a pixel and more away.
-    turned = rotated(np.full((20, 20), 0.5, "float32"), 45.0, fill=-1.0)
-    for corner in (turned[:2, :2], turned[:2, -2:], turned[-2:, :2], turned[-2:, -2:]):
-        np.testing.assert_array_equal(corner, -1.0)
-    # An image that is all fill stays so: weights sum to one, up to the rounding of two blends.
-    np.testing.assert_allclose(rotated(np.full((20, 20), -1.0, "float32"), 33.0, fill=-1.0), -1.0, atol=3e-7)
-
-
-def test_fill_blends_with_the_border():
-    # Half a pixel outside an image of ones, and one pixel outside.
-    image = np.ones((1, 3, 3, 1), "float32")
-    rows = np.array([[[-0.5, -1.0, -7.0, 1.0, 2.25, 3.0, 99.0]]], "float32")
-    values = np.asarray(warp(image, rows, np.ones_like(rows), fill=-1.0))[0, 0, :, 0]
-    np.testing.assert_array_equal(values, [0.0, -1.0, -1.0, 1.0, 0.5, -1.0, -1.0])
-
-
-def test_bytes_are_computed_in_float32():
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype="uint8")
-    turned = rotate(images, np.array([90.0, 30.0], "float32"))
-    assert turned.dtype == tf.float32
-    np.testing.assert_array_equal(np.asarray(turned[0]), np.rot90(images[0]).astype("float32"))
-
-
-@pytest.mark.parametrize(("dy", "dx"), [(0.0, 0.0), (2.0, -3.0), (0.5, 0.25), (-3.7, 1.2), (-11.0, 40.0)])
-@pytest.mark.parametrize("fill", [0.0, -1.0])
-def test_shift_agrees_with_scipy(dy, dx, fill):
-    image = noise(1, 9, 12)[0, :, :, 0]
-    moved = np.asarray(shift(image[None, :, :, None], np.array([dy]), np.array([dx]), fill=fill))[0, :, :, 0]
-    expected = ndimage.shift(image.astype("float64"), (dy, dx), order=1, mode="grid-constant", cval=fill)
-    np.testing.assert_allclose(moved, expected, rtol=0, atol=INTERPOLATION)
-
-
-def test_shift_goes_down_and_to_the_right():
-    image = np.zeros((1, 5, 5, 1), "float32")
-    image[0, 1, 1] = 1.0
-    moved = np.asarray(shift(image, np.array([2.0]), np.array([1.0])))[0, :, :, 0]
-    assert moved[3, 2] == 1.0
-    assert moved.sum() == 1.0
-
-
-def test_shift_onto_a_canvas_is_slicing():
-    images = noise(5, 28, 28, channels=2)
-    shifts = np.array([[0, 0], [-20, 19], [3, -7], [-1, 20], [20, 20]])
-    moved = np.asarray(shift(images, shifts[:, 0], shifts[:, 1], canvas=(68, 68), fill=-1.0))
-    expected = np.full((5, 68, 68, 2), -1.0, "float32")
-    for i, (dy, dx) in enumerate(shifts):
-        expected[i, 20 + dy : 48 + dy, 20 + dx : 48 + dx] = images[i]
-    # Whole pixels: every weight is exactly 0 or 1.
-    np.testing.assert_array_equal(moved, expected)
-
-
-def test_cosine_and_sine():
-    angles = np.arange(-1080.0, 1081.0, 7.5)
-    found = np.stack([np.asarray(value) for value in cosine_sine(angles.astype("float32"))])
-    expected = np.stack([np.cos(np.deg2rad(angles)), np.sin(np.deg2rad(angles))])
-    # Two roundings in float32: the rest in radians and its function.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
-    quarters = np.arange(-1080.0, 1081.0, 90.0)
-    found = np.stack([np.asarray(value) for value in cosine_sine(quarters.astype("float32"))])
-    np.testing.assert_array_equal(found, np.round([np.cos(np.deg2rad(quarters)), np.sin(np.deg2rad(quarters))]))
-
-
-# Eager, graph and XLA
-
-
+@every_transformation
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
-def test_compiled_rotation_and_shift_equal_the_eager_ones(xla):
-    images, angles = noise(4, 12, 12), np.array([0.0, 90.0, 33.0, -127.0], "float32")
-    shifts = np.array([0.0, 1.0, -2.5, 3.25], "float32")
-    for function, arguments in ((rotate, (images, angles)), (shift, (images, shifts, shifts))):
-        compiled = tf.function(lambda *arguments, function=function: function(*arguments, fill=-1.0), jit_compile=xla)
-        found = np.asarray(compiled(*map(tf.constant, arguments)))
-        # XLA may join a product and a sum with one rounding: coordinates move by their last bit.
-        np.testing.assert_allclose(found, np.asarray(function(*arguments, fill=-1.0)), rtol=0, atol=INTERPOLATION)
-        if function is rotate:
-            np.testing.assert_array_equal(found[:2], [images[0], np.rot90(images[1])])
+def test_compiled_equals_eager(kind, pairs, xla):
+    ranges, labels = Ranges(pairs, {3: pairs[:1]}), np.arange(64, dtype="int32") % 5
+
+    def step(images, labels, positions):
+        parameters = kind.draw(ranges, 1, positions, labels)
+        return parameters, kind.encode(parameters), kind.apply(images, parameters, -1.0)
+
+    given = (tf.constant(IMAGES), tf.constant(labels), tf.range(64, dtype=tf.int64))
+    found = tf.function(step, jit_compile=xla)(*given)
+    # Angles up to 200 degrees with float32's relative rounding of 6e-8, in two operations. They move the corners, 9
+    # pixels from the centre, by 4e-6 pixels, which changes images in [-1, 1] by 2e-5 at most; coordinates as much.
+    for one, other, tolerance in zip(found, step(*given), (6e-5, 2e-6, 5e-5), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
-def test_compiled_drawing_equals_the_eager_one(xla):
-    rotation = Rotation(Ranges(ALL, {3: ((-10, -5), (20, 40))}))
-    labels = np.arange(64, dtype="int32") % 5
-    compiled = tf.function(lambda positions, labels: rotation.draw(1, positions, labels), jit_compile=xla)
-    # Angles up to 360 with float32's relative rounding of 6e-8, in two operations.
-    np.testing.assert_allclose(
-        np.asarray(compiled(tf.range(64, dtype=tf.int64), labels)), drawn(rotation, labels, 1), rtol=0, atol=6e-5
-    )
+# Draws
 
 
-# Gradients
+@every_transformation
+def test_draws_are_a_pure_function_of_seed_position_and_label(kind, pairs):
+    ranges, labels = Ranges(pairs), np.zeros(100)
+    whole = drawn(kind, ranges, labels, seed=2)
+    # A vectorised power of two, for Scaling, rounds the last few numbers of a batch differently: by one unit at most.
+    units = int(kind == Scaling())
+    parts = [drawn(kind, ranges, labels[:20], 2, first) for first in range(0, 100, 20)]
+    np.testing.assert_array_max_ulp(np.concatenate(parts), whole, units)
+    backwards = kind.draw(ranges, 2, ops.arange(99, -1, -1, dtype="int64"), labels)
+    np.testing.assert_array_max_ulp(np.asarray(backwards)[::-1], whole, units)
+    # Labels of neighbours do not matter.
+    mixed = drawn(kind, Ranges(pairs, {1: pairs[:1]}), np.arange(100) % 2, seed=2)
+    np.testing.assert_array_max_ulp(mixed[::2], whole[::2], units)
+    assert (drawn(kind, ranges, labels, seed=3) != whole).any()
+    assert (drawn(kind, ranges, labels, seed=2, stream=random.EVALUATION) != whole).any()
+    np.testing.assert_array_equal(drawn(kind, ranges, labels, seed=2, stream=random.PARAMETERS), whole)
 
 
-@pytest.mark.parametrize("fill", [0.0, -1.0])
-def test_gradient_to_the_image_is_the_adjoint(fill):
-    # Rotation is linear in the image but for the fill: <y, R(a) - R(b)> = <R'y, a - b> for any a, b and y.
-    one, other, weight = (noise(3, 9, 9, seed=seed) for seed in range(3))
-    angles = np.array([10.0, -75.0, 260.0], "float32")
-    image = tf.constant(one)
-    with tf.GradientTape() as tape:
-        tape.watch(image)
-        value = tf.reduce_sum(rotate(image, angles, fill) * weight)
-    gradient = tape.gradient(value, image).numpy()
-    difference = np.sum((np.asarray(rotate(one, angles, fill)) - np.asarray(rotate(other, angles, fill))) * weight)
-    # Sums of 243 products of size 1, each known to 1e-7.
-    np.testing.assert_allclose(np.sum(gradient * (one - other)), difference, rtol=0, atol=2e-5)
-    assert abs(difference) > 0.1
-
-
-def angle_gradient(images, angles, weight):
-    angles = tf.constant(angles)
-    with tf.GradientTape() as tape:
-        tape.watch(angles)
-        value = tf.reduce_sum(rotate(images, angles, -1.0) * weight)
-    return tape.gradient(value, angles).numpy()
-
-
-def smooth(batch, size):
-    """Smooth asymmetric images, so that the slope hardly changes from one pixel to the next."""
-    images = ndimage.gaussian_filter(noise(batch, size, size), (0, 2.5, 2.5, 0), mode="constant", cval=-1.0)
-    return images.astype("float32")
-
-
-def test_gradient_to_the_angle_equals_finite_differences():
-    angles = np.array([5.0, 45.0, -110.0, 301.0], "float32")
-    images, weight = smooth(4, 16), smooth(4, 16)
-    found, step = angle_gradient(images, angles, weight), 0.25
-
-    def value(angles):
-        return np.sum(np.asarray(rotate(images, angles, -1.0), "float64") * weight, axis=(1, 2, 3))
-
-    expected = (value(angles + step) - value(angles - step)) / (2 * step)
-    # In float32 the step cannot be small. A quarter of a degree moves the outer pixels by .05 pixels, and there some
-    # pass from one pair of pixels to the next, where the slope of a bilinear image jumps: a few per cent of the whole.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.03 * np.abs(expected).max())
-
-
-def test_gradient_to_the_angle_equals_scipys_slope():
-    angles = np.array([5.3, 44.0, -110.7, 301.0], "float32")
-    images, weight = noise(4, 12, 12), noise(4, 12, 12, seed=1)
-    step = 1e-6
-    expected = [
-        np.sum((scipy_rotated(x, a + step, -1.0) - scipy_rotated(x, a - step, -1.0)) * w) / (2 * step)
-        for x, a, w in zip(images[..., 0], angles.astype("float64"), weight[..., 0], strict=True)
-    ]
-    # In float64 the step is so small that no pixel passes a kink; what is left is float32's rounding of 144 terms.
-    np.testing.assert_allclose(angle_gradient(images, angles, weight), expected, rtol=0, atol=1e-4)
-    assert np.abs(expected).max() > 0.1
-
-
-def test_gradient_to_the_angle_at_a_quarter_turn_is_the_slope_to_one_side():
-    # There pixel centres meet, so the slope jumps; the one to the side of larger coordinates is taken, never NaN.
-    gradient = angle_gradient(noise(3, 8, 8), np.array([0.0, 90.0, 180.0], "float32"), noise(3, 8, 8, seed=1))
-    assert np.isfinite(gradient).all()
-    assert np.abs(gradient).min() > 0
-
-
-def test_gradient_to_the_shift():
-    # A ramp that grows by 2 a pixel downwards and 3 to the right: moved by d, its inside falls by 2 dy + 3 dx.
-    rows, columns = np.mgrid[:9, :9]
-    image = (2.0 * rows + 3.0 * columns).astype("float32")[None, :, :, None]
-    dy, dx = tf.constant([0.3]), tf.constant([-0.6])
-    with tf.GradientTape() as tape:
-        tape.watch([dy, dx])
-        value = tf.reduce_mean(shift(image, dy, dx)[:, 2:-2, 2:-2])
-    # Differences of numbers up to 40 in float32.
-    np.testing.assert_allclose([part.numpy()[0] for part in tape.gradient(value, [dy, dx])], [-2.0, -3.0], atol=1e-4)
-
-
-# Drawing
-
-INTERVALS = [ALL, ((45, 315),), ((-45, 45),), ((-10, -5), (20, 40)), ((-3, 0), (0, 1), (5, 5.5), (100, 145.5))]
-
-
-@pytest.mark.parametrize("pairs", INTERVALS, ids=str)
-def test_angles_keep_to_the_range_and_fill_it_evenly(pairs):
-    angles = drawn(Rotation(Ranges(pairs)), np.zeros(10_000))
-    total = sum(high - low for low, high in pairs)
-    hits = 0
-    for low, high in pairs:
-        inside = angles[(angles >= low) & (angles < high)]
-        hits += len(inside)
-        # Binomial: five standard deviations around the interval's share of the whole length.
-        share = (high - low) / total
-        assert abs(len(inside) - 10_000 * share) <= 5 * np.sqrt(10_000 * share * (1 - share))
-        # Mean of a uniform distribution: five of its standard errors.
-        assert abs(inside.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * len(inside))
-        # Both ends are reached: none of n numbers in the outer 20 / n has probability e**-20.
-        margin = 20 * (high - low) / len(inside)
-        assert inside.min() < low + margin
-        assert inside.max() > high - margin
-    assert hits == 10_000
-
-
-def test_each_class_is_drawn_from_its_own_range():
-    own = {3: ((-45, 45),), 4: ((-10, -5), (20, 40)), 7: ((90, 90),)}
-    labels = np.random.default_rng(0).integers(0, 10, 10_000)
-    angles = drawn(Rotation(Ranges(((100, 200),), own)), labels)
+@every_transformation
+def test_each_class_is_drawn_from_its_own_range(kind, pairs):
+    own = {3: ((1, 2),), 4: pairs[:1], 7: ((1, 1),)}
+    labels = np.random.default_rng(0).integers(0, 10, 2_000)
+    values = drawn(kind, Ranges(pairs, own), labels)
+    assert values.shape == ((2_000,) if kind.dimensions == 1 else (2_000, kind.dimensions))
     for label in range(10):
-        mine = angles[labels == label]
-        assert len(mine) > 800
-        inside = [(mine >= low) & ((mine < high) | (low == high)) for low, high in own.get(label, ((100, 200),))]
-        assert np.any(inside, axis=0).all()
-        assert len(np.unique(mine)) == 1 if label == 7 else len(np.unique(mine)) > 700
+        chosen = np.ravel(values[labels == label])
+        assert contains(own.get(label, pairs), chosen).all()
+        # Some 200 draws: all ten shifts of (-5, 5), the only one of (1, 2), nearly as many other values as draws.
+        least = 1 if label == 7 else {3: 1}.get(label, 10) if kind.whole else 100
+        assert len(np.unique(chosen)) >= least
 
 
-def test_range_of_single_values():
-    assert set(drawn(Rotation(Ranges(((7.5, 7.5),))), np.zeros(100)).tolist()) == {7.5}
-    two = drawn(Rotation(Ranges(((-90, -90), (90, 90)))), np.zeros(1000))
-    assert set(two.tolist()) == {-90.0, 90.0}
-    assert abs((two == 90.0).sum() - 500) < 5 * np.sqrt(250)  # binomial, five standard deviations
+@pytest.mark.parametrize("name", [name for name, (kind, _) in CASES.items() if not kind.whole])
+def test_draws_are_uniform_on_their_scale(name):
+    kind, pairs = CASES[name]
+    values = drawn(kind, Ranges(pairs), np.zeros(10_000))
+    # The share of the range below each value must be uniform in [0, 1).
+    to_scale = scale_of(kind)
+    shares = sum(np.clip(to_scale(values), to_scale(low), to_scale(high)) - to_scale(low) for low, high in pairs) / sum(
+        to_scale(high) - to_scale(low) for low, high in pairs
+    )
+    assert stats.kstest(shares, "uniform").pvalue > 1e-4
+    # Both ends are reached: that none of n numbers lies in the outer 20 / n has the probability e**-20.
+    assert shares.min() < 20 / 10_000 and shares.max() > 1 - 20 / 10_000
 
 
-def test_half_open_interval_never_reaches_its_end():
-    # The largest uniform number below one, where rounding would carry 1e6 + .5 * .99999994 up to the end.
-    from invariance.transforms import _Table
+def test_shifts_are_whole_half_open_and_all_pairs_equally_likely():
+    values = drawn(Shift(), Ranges(((-5, 5),)), np.zeros(10_000))
+    pairs, counts = np.unique(values, axis=0, return_counts=True)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(dy, dx) for dy in range(-5, 5) for dx in range(-5, 5)}
+    assert stats.chisquare(counts).pvalue > 1e-4
 
-    for pairs in (((1e6, 1e6 + 0.5),), ((-45, 45),), ((0, 1), (2, 3)), ((1 / 3, 2 / 3),)):
-        table = _Table(Ranges(pairs))
-        top = float(table.draw(np.zeros(1, "int32"), ops.convert_to_tensor([1 - 2.0**-24], "float32"))[0])
-        assert pairs[-1][0] <= top < pairs[-1][1]
-        assert float(table.draw(np.zeros(1, "int32"), ops.zeros(1))[0]) == np.float32(pairs[0][0])
+
+def test_ranges_the_parameter_cannot_take_are_refused():
+    with pytest.raises(ValueError, match=r"^A range of shifts must end at whole pixels\. Received: .*2\.5"):
+        Shift().check(((-5, 2.5),))
+    for low in (0.0, -1.0):
+        with pytest.raises(ValueError, match=r"^Scaling factors must be positive\. Received: "):
+            Scaling().check(((1, 2), (low, 0.5)))
+    for kind, pairs in CASES.values():
+        kind.check(pairs)
+
+
+# Grids
+
+
+@every_transformation
+def test_grid_is_even_and_its_points_are_the_middles_of_cells(kind, pairs):
+    extent, spacing = ((0.5, 2) if kind == Scaling() else (-20, 20)), 0.5 if kind == Scaling() else 2.0
+    low, high = (-180, 180) if kind.period else scale_of(kind)(extent)
+    points = scale_of(kind)(kind.grid(spacing, extent))
+    assert len(points) == (high - low) / spacing
+    # Grids are rounded to nine digits.
+    np.testing.assert_allclose(np.diff(points), spacing, rtol=0, atol=1e-8)
+    # Whole values stand for themselves: they begin at the half-open range's lower end.
+    assert points[0] - low == pytest.approx(0 if kind.whole else spacing / 2, abs=1e-8)
+    np.testing.assert_array_equal(kind.grid(None, extent), kind.even(kind.full, extent))
+    assert kind.parameters(points).shape == (len(points), *[2] * (kind.dimensions == 2))
+    assert (np.reshape(kind.parameters(points), (len(points), -1)) == points[:, None]).all()
+
+
+def test_grids_by_hand():
+    np.testing.assert_array_equal(Rotation().grid(90, (0, 10)), [-135, -45, 45, 135])
+    np.testing.assert_array_equal(Rotation().even(4, (0, 10)), [-180, -90, 0, 90])
+    np.testing.assert_array_equal(Shift().grid(3, (-5, 5)), [-5, -2, 1, 4])
+    # At most so many values, a whole number of pixels apart.
+    np.testing.assert_array_equal(Shift().even(4, (-5, 5)), [-5, -2, 1, 4])
+    np.testing.assert_array_equal(Shift().even(40, (-2, 2)), [-2, -1, 0, 1])
+    # A cell that does not fit the extent is changed, not the extent.
+    np.testing.assert_allclose(Shear().grid(0.45, (0, 1)), [0.25, 0.75], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(Shear().even(3, (-1, 1)), [-1, 0, 1], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(Scaling().grid(1, (0.5, 2)), [0.5**0.5, 2**0.5], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(Scaling().even(3, (0.5, 2)), [0.5, 1, 2], rtol=0, atol=1e-9)
+
+
+def test_finest_grid_of_angles_contains_the_unblurred_ones():
+    # Exactly, because they are compared by `==`.
+    assert set(Rotation().unblurred) <= set(Rotation().grid(None, (0, 10)).tolist())
+
+
+@every_transformation
+@pytest.mark.parametrize("spacing", [0, -1, math.nan, math.inf, 200, 1e-9])
+def test_spacing_without_a_grid_is_refused(kind, pairs, spacing):
+    with pytest.raises(
+        ValueError, match=r"^(The spacing must be above 0|A grid may have 10,000 points at most)"
+    ) as error:
+        kind.grid(spacing, pairs[0])
+    assert "\n" not in str(error.value) and str(error.value).endswith(f"{spacing!r}")
+
+
+def test_grids_have_at_most_10000_points():
+    assert len(Shear().grid(2.0**-13, (0, 1))) == 8192
+    assert len(Shift().grid(1, (0, 10_000))) == 10_000
+    with pytest.raises(ValueError, match="10,000 points at most"):
+        Shift().grid(1, (0, 10_001))
+    with pytest.raises(ValueError, match=r"^The spacing must divide 360 degrees\. Received: 7$"):
+        Rotation().grid(7, (0, 360))
+    with pytest.raises(ValueError, match=r"^The spacing must be a whole number of pixels\. Received: 1\.5$"):
+        Shift().grid(1.5, (-5, 5))
+
+
+# Codes and words
+
+
+@every_transformation
+def test_code_has_its_numbers_and_tells_parameters_apart(kind, pairs):
+    code = np.asarray(kind.encode(drawn(kind, Ranges(pairs), np.zeros(64))))
+    parameters = np.unique(drawn(kind, Ranges(pairs), np.zeros(64)), axis=0)
+    assert code.shape == (64, kind.numbers) and code.dtype == np.float32
+    assert len(np.unique(code, axis=0)) == len(parameters) > 30
+    # In a decoder's usual range.
+    assert np.abs(code).max() <= 1.25
+
+
+def test_codes_by_hand():
+    angles = np.array([0.0, 37.0, 90.0, 200.0, 359.0], "float32")
+    radians = np.deg2rad(angles.astype("float64"))
+    expected = np.stack([np.cos(radians), np.sin(radians)], axis=-1)
+    for turns in (-1, 0, 1, 2):
+        # Two roundings in float32.
+        np.testing.assert_allclose(Rotation().encode(angles + 360 * turns), expected, rtol=0, atol=2e-7)
+    quarters = np.array([-180.0, -90.0, 0.0, 90.0, 180.0], "float32")
+    np.testing.assert_array_equal(Rotation().encode(quarters), [[-1, 0], [0, -1], [1, 0], [0, 1], [-1, 0]])
+    np.testing.assert_array_equal(Shift().encode(np.array([[20.0, -10.0], [0.0, 5.0]])), [[1, -0.5], [0, 0.25]])
+    np.testing.assert_array_equal(Shift(scale=4.0).encode(np.array([[20.0, -10.0]])), [[5, -2.5]])
+    np.testing.assert_array_equal(Scaling().encode(np.array([0.5, 1.0, 4.0])), [[-1], [0], [2]])
+    np.testing.assert_array_equal(Shear().encode(np.array([-0.25, 0.5])), [[-0.25], [0.5]])
 
 
 @pytest.mark.parametrize(
-    "transformation", [Rotation(Ranges(ALL)), Shift(Ranges(((-5, 5),)))], ids=["rotation", "shift"]
+    ("kind", "value", "text"),
+    [
+        *((Rotation(), *each) for each in ((-0.0, "0°"), (-0.4, "0°"), (44.6, "45°"), (-179.7, "-180°"))),
+        *((Shift(), *each) for each in (([-0.0, 3.0], "+0, +3"), ([-5.0, 0.0], "-5, +0"))),
+        (Scaling(), 1.256, "×1.26"),
+        (Shear(), 0.25, "+0.25"),
+        (Shear(), -1.0, "-1.00"),
+    ],
 )
-def test_draws_are_a_function_of_seed_and_position_alone(transformation):
-    labels = np.zeros(100)
-    whole = drawn(transformation, labels, seed=2)
-    np.testing.assert_array_equal(
-        np.concatenate([drawn(transformation, labels[:20], 2, k) for k in range(0, 100, 20)]), whole
+def test_captions(kind, value, text):
+    assert kind.text(np.float32(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs", "text"),
+    [
+        (Rotation(), ((-45, 45),), "within ±45 degrees"),
+        (Rotation(), ((18, 18),), "at 18 degrees"),
+        (Rotation(), ((0, 360),), "at every angle"),
+        (Rotation(), ((-180, 0), (0, 180)), "at every angle"),
+        (Rotation(), ((-90, -45), (45, 90)), "from -90 to -45 and from 45 to 90 degrees"),
+        (Shift(), ((-5, 5),), "within -5..4 pixels"),
+        (Scaling(), ((0.5, 2),), "from 0.5 to 2 times"),
+        (Shear(), ((-0.5, 0.5),), "within ±0.5 pixels per row"),
+    ],
+)
+def test_ranges_in_words(kind, pairs, text):
+    assert kind.describe(pairs) == text
+
+
+# Declarations
+
+
+@every_transformation
+def test_json_round_trip_leaves_other_items_over(kind, pairs):
+    value = {"other": 1, **kind.to_json()}
+    assert transformation_from_json(kind.name, value) == (kind, {"other": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("zoom", {}, "unknown transformation 'zoom'; known are rotation, shift, scaling, shear"),
+        *(
+            ("shift", {"canvas": canvas}, r"Argument `canvas` must be a pair of positive integers\. Received: ")
+            for canvas in ((20,), (20, 0), (20, 20.5), (1, 2, 3), 20, "20")
+        ),
+        *(
+            ("shift", {"scale": scale}, r"Argument `scale` must be a positive number\. Received: ")
+            for scale in (0, -1.0, math.nan, math.inf)
+        ),
+    ],
+)
+def test_malformed_declarations_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        transformation_from_json(name, value)
+
+
+def test_declaring_a_transformation_does_not_import_keras():
+    code = """
+import sys
+from invariance.transforms import Rotation, Scaling, Shear, Shift, transformation_from_json
+for kind in (Rotation(), Shift(canvas=(68, 68)), Scaling(), Shear()):
+    kind.check(((1, 2),)), kind.describe(((1, 2),)), kind.even(5, (1, 2)), kind.grid(kind.spacing, (1, 10))
+    transformation_from_json(kind.name, kind.to_json())
+print(sorted({"keras", "tensorflow"} & set(sys.modules)))
+"""
+    result = python("-c", code)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+@dataclass(frozen=True)
+class Brightness(Transformation):
+    """Defined outside the package, from its parameter and `apply` alone."""
+
+    least: float = 0.1
+
+    name = "brightness"
+    parameter, unit, axis = "factor", "times", "factor"
+    identity, spacing = 1.0, 0.25
+
+    def apply(self, images, parameters, fill=0.0):
+        return images * parameters[:, None, None, None]
+
+
+def test_transformation_defined_outside_the_package():
+    kind, ranges = Brightness(least=0.2), Ranges(((0, 1),), {3: ((0.5, 0.75),)})
+    task = Recognition(kind, ranges, inverted=((0, 0.25),))
+    assert task_from_json({**task.to_json()}) == task
+    values = drawn(kind, ranges, np.array([0, 3] * 32))
+    assert contains(((0.5, 0.75),), values[1::2]).all()
+    inputs, targets = task.prepare(0, (0, 3))(
+        np.full((64, 2, 2, 1), 255, "uint8"), np.array([0, 3] * 32), ops.arange(64, dtype="int64")
     )
-    backwards = transformation.draw(2, ops.arange(99, -1, -1, dtype="int64"), labels)
-    np.testing.assert_array_equal(np.asarray(backwards)[::-1], whole)
-    # A neighbour's label does not matter: the last is drawn alike among others.
-    np.testing.assert_array_equal(drawn(transformation, labels[:1], 2, 99)[0], whole[99])
-    assert (drawn(transformation, labels, seed=3) != whole).any()
-    other = transformation.draw(2, ops.arange(100, dtype="int64"), labels, random.EVALUATION)
-    assert (np.asarray(other) != whole).any()
-
-
-def test_shifts_are_all_whole_numbers_of_the_range_equally_often():
-    shifts = drawn(Shift(Ranges(((-5, 5),), {1: ((2, 2),)})), np.zeros(10_000))
-    assert shifts.shape == (10_000, 2)
-    # Both directions and all 100 pairs: each 100 times, binomial with standard deviation 9.95.
-    pairs, counts = np.unique(shifts, axis=0, return_counts=True)
-    assert {tuple(pair) for pair in pairs.tolist()} == {(dy, dx) for dy in range(-5, 5) for dx in range(-5, 5)}
-    assert np.abs(counts - 100).max() < 5 * 9.95
-    np.testing.assert_array_equal(drawn(Shift(Ranges(((-5, 5),), {1: ((2, 2),)})), np.ones(10)), 2.0)
-
-
-# The transformations as objects
-
-
-def test_apply_rotates_and_shifts():
-    images = noise(3, 8, 8)
-    angles = np.array([90.0, 15.0, -60.0], "float32")
-    np.testing.assert_array_equal(Rotation(Ranges(ALL), -1.0).apply(images, angles), rotate(images, angles, -1.0))
-    moves = np.array([[1.0, -2.0], [0.0, 3.0], [2.0, 2.0]], "float32")
-    moved = np.asarray(Shift(Ranges(((-5, 5),)), canvas=(16, 18), fill=-1.0).apply(images, moves))
-    assert moved.shape == (3, 16, 18, 1)
-    # The middle of the canvas begins at (4, 5).
-    np.testing.assert_array_equal(moved[0, 5:13, 3:11], images[0])
-
-
-def test_angles_are_encoded_with_period_360():
-    rotation = Rotation(Ranges(ALL))
-    angles = np.array([0.0, 37.0, 90.0, 200.0, 359.0], "float32")
-    code = np.asarray(rotation.encode(angles))
-    assert code.shape == (5, 2)
-    radians = np.deg2rad(angles.astype("float64"))
-    expected = np.stack([np.cos(radians), np.sin(radians)], axis=-1)
-    np.testing.assert_allclose(code, expected, rtol=0, atol=2e-7)  # two roundings in float32
-    np.testing.assert_allclose(rotation.encode(angles + 360), code, rtol=0, atol=2e-7)
-    np.testing.assert_allclose(rotation.encode(angles + 180), -code, rtol=0, atol=2e-7)
-
-
-def test_shifts_are_encoded_in_units_of_their_scale():
-    code = Shift(Ranges(((-20, 20),)), scale=20.0).encode(np.array([[20.0, -10.0], [0.0, 5.0]]))
-    np.testing.assert_array_equal(code, [[1.0, -0.5], [0.0, 0.25]])
+    np.testing.assert_allclose(np.asarray(inputs)[:, 0, 0, 0], values, rtol=1e-6)  # float32
+    np.testing.assert_array_equal(targets, [0, 1] * 32)
+    np.testing.assert_array_equal(task.points(0.25), [0.125, 0.375, 0.625, 0.875])
+    np.testing.assert_array_equal(kind.encode(values), values[:, None])
+    assert (kind.text(0.5), kind.describe(((0.5, 0.75),))) == ("0.5", "from 0.5 to 0.75 times")

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from invariance import pipeline, training
 from invariance.errors import Interrupted, RunError, UserError
+from invariance.experiment import Budget
 from invariance.progress import Progress
-from invariance.protocol import Budget
-from invariance.results import RunFolder
+from invariance.runs import checkpoint, pipeline, training
+from invariance.runs.folder import RunFolder
 
 SIDE, CLASSES = 6, 3
 # 23 steps in epochs of 5: the last epoch is shorter, and most steps are in mid-epoch.
@@ -106,7 +106,7 @@ def train(model, data, folder, budget=BUDGET, seed=3, prepare=dimmed, **options)
 
 
 def state(model):
-    return [np.asarray(variable) for variable in training.state_variables(model)]
+    return [np.asarray(variable) for variable in checkpoint.state_variables(model)]
 
 
 def assert_same_state(model, other):
@@ -178,7 +178,7 @@ def test_asked_to_stop_and_resumed_equals_uninterrupted(uninterrupted, data, fol
     with pytest.raises(Interrupted) as caught:
         stop_after(monkeypatch, step, ask(number), build(), data, folder)
     name = signal.Signals(number).name
-    assert str(caught.value) == f"{name} at step {step + 1} of 23; saved. Repeat the command to go on"
+    assert str(caught.value) == f"{name} at step {step + 1} of 23; saved. Repeat the command to resume"
     model = build(seed=99)  # other weights and dropout: all must come from the checkpoint
     resumed = train(model, data, folder)
     assert_same_state(model, whole)
@@ -193,7 +193,7 @@ def test_crashed_and_resumed_equals_uninterrupted(uninterrupted, data, folder, m
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
     with pytest.raises(Crash):
         stop_after(monkeypatch, 13, crash, build(), data, folder)
-    assert training.saved_step(folder / training.CHECKPOINT) == kept
+    assert checkpoint.saved_step(folder / training.CHECKPOINT) == kept
     assert [row["step"] for row in folder.csv("history.csv")] == [5, 10]
     model = build(seed=99)
     resumed = train(model, data, folder)
@@ -240,7 +240,7 @@ def test_optimisers_are_found_wherever_they_are(place):
         model.optimizers = {"head": hidden}
     else:
         model.head.own_optimizer = hidden
-    mine = {id(variable) for variable in training.state_variables(model)}
+    mine = {id(variable) for variable in checkpoint.state_variables(model)}
     assert {id(variable) for variable in hidden.variables} <= mine
 
 
@@ -248,12 +248,12 @@ def test_the_state_is_all_there_is():
     """Weights, moments, iteration, moving averages, dropout's generator: nothing is forgotten."""
     model = network()
     model.optimizer.build(model.trainable_variables)
-    paths = [variable.path for variable in training.state_variables(model)]
-    assert len(paths) == len(set(map(id, training.state_variables(model))))
+    paths = [variable.path for variable in checkpoint.state_variables(model)]
+    assert len(paths) == len(set(map(id, checkpoint.state_variables(model))))
     for part in ("kernel", "gamma", "moving_mean", "seed_generator_state", "iteration", "momentum", "velocity"):
         assert any(part in path for path in paths), (part, paths)
     two = two_optimisers()
-    mine = {id(variable) for variable in training.state_variables(two)}
+    mine = {id(variable) for variable in checkpoint.state_variables(two)}
     for optimizer in (two.reconstruction_optimizer, two.class_optimizer):
         assert {id(variable) for variable in optimizer.variables} <= mine
 
@@ -278,7 +278,7 @@ def test_handlers_are_put_back(data, folder):
 def test_end_of_the_parent_is_a_request_to_stop(data, folder):
     with pytest.raises(Interrupted, match="the end of the parent process at step 1 of 23; saved"):
         train(network(), data, folder, parent=os.getppid() + 1)
-    assert training.saved_step(folder / training.CHECKPOINT) == 1
+    assert checkpoint.saved_step(folder / training.CHECKPOINT) == 1
 
 
 def test_trains_in_a_thread(data, folder):
@@ -353,13 +353,13 @@ def test_weights_that_are_not_finite_are_never_saved(data, folder, monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_save_refuses_what_is_not_finite(folder, value):
     model = network()
-    training.save_checkpoint(folder / "c.npz", model, {"step": 1})
+    checkpoint.save(folder / "c.npz", model, {"step": 1})
     before = (folder / "c.npz").read_bytes()
     weights = np.array(model.layers[-1].kernel)
     weights[0, 0] = value
     model.layers[-1].kernel.assign(weights)
     with pytest.raises(RunError, match="a weight is not finite after step 2"):
-        training.save_checkpoint(folder / "c.npz", model, {"step": 2})
+        checkpoint.save(folder / "c.npz", model, {"step": 2})
     assert (folder / "c.npz").read_bytes() == before
 
 
@@ -368,15 +368,15 @@ def test_save_refuses_what_is_not_finite(folder, value):
 
 def saved(folder):
     model = network()
-    training.save_checkpoint(folder / training.CHECKPOINT, model, {"step": 5, "seconds": 1.0, "history": []})
+    checkpoint.save(folder / training.CHECKPOINT, model, {"step": 5, "seconds": 1.0, "history": []})
     return folder / training.CHECKPOINT
 
 
 def test_checkpoint_round_trip(folder):
     model, other = network(), network(seed=1)
     progress = {"step": 5, "seconds": 0.1, "history": [{"step": 5, "loss": 0.1 + 0.2}]}
-    training.save_checkpoint(folder / "c.npz", model, progress)
-    assert training.load_checkpoint(folder / "c.npz", other) == progress
+    checkpoint.save(folder / "c.npz", model, progress)
+    assert checkpoint.load(folder / "c.npz", other) == progress
     assert_same_state(model, other)
 
 
@@ -398,7 +398,7 @@ def test_damaged_checkpoint_is_named(folder, damage):
     model = network()
     before = state(model)
     with pytest.raises(RunError) as caught:
-        training.load_checkpoint(path, model)
+        checkpoint.load(path, model)
     text = str(caught.value)
     for one, another in zip(before, state(model), strict=True):
         np.testing.assert_array_equal(one, another)
@@ -423,7 +423,7 @@ def test_checkpoint_of_another_model_is_refused(folder, other):
         np.savez(path, **arrays)
     before = state(model)
     with pytest.raises(RunError, match=r"damaged|another model"):
-        training.load_checkpoint(path, model)
+        checkpoint.load(path, model)
     for one, another in zip(before, state(model), strict=True):
         np.testing.assert_array_equal(one, another)
 
@@ -599,7 +599,7 @@ def test_resuming_is_said(data, folder, monkeypatch):
         stop_after(monkeypatch, 13, crash, network(), data, folder)
     screen = Screen(False)
     train(network(), data, folder, progress=Progress("mine", stream=screen))
-    assert screen.text.splitlines()[0] == "mine: going on from step 10 of 23"
+    assert screen.text.splitlines()[0] == "mine: resuming from step 10 of 23"
 
 
 def test_tensorboard_missing(data, folder, monkeypatch):

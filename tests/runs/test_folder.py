@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from invariance import results
+from invariance import files
 from invariance.errors import RunError, UserError
-from invariance.results import RunFolder, aggregate, find, read_csv, replacing, write_csv, write_json, write_text
+from invariance.files import read_csv, replacing, write_csv, write_json, write_text
+from invariance.report.statistics import aggregate
+from invariance.runs import folder as folders
+from invariance.runs.find import REPEATED, Run, find, once
+from invariance.runs.folder import RunFolder
+from tests.runs.cases import CASES
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIG = {"commit": "c", "protocol": CASES["recognition_by_rotation"].task.to_json()}
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 # Starting Python and importing the module takes a fraction of a second; a busy machine may need much more.
 PATIENCE = 60
 
@@ -74,9 +81,9 @@ def test_error_inside_the_block_leaves_the_old_file(tmp_path):
 
 def test_the_file_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(results.os, "fsync", lambda number: calls.append("fsync"))
+    monkeypatch.setattr(files.os, "fsync", lambda number: calls.append("fsync"))
     replace = os.replace
-    monkeypatch.setattr(results.os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
     write_text(tmp_path / "file", "text")
     assert calls == ["fsync", "replace"]
 
@@ -89,7 +96,7 @@ def test_full_disk_at_fsync_leaves_the_old_file(tmp_path, monkeypatch, write, va
     def full(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(RunError) as caught:
         write(path, value)
     assert str(caught.value) == f"cannot write {path}: No space left on device"
@@ -104,7 +111,7 @@ def test_real_size_limit_leaves_the_old_file(tmp_path):
     code = """
 import resource, signal, sys
 from invariance.errors import RunError
-from invariance.results import write_text
+from invariance.files import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
@@ -133,7 +140,8 @@ def test_kill_while_writing_leaves_nothing_that_looks_complete(tmp_path):
     folder = RunFolder(tmp_path / "run")
     code = """
 import sys, time
-from invariance.results import RunFolder, replacing
+from invariance.files import replacing
+from invariance.runs.folder import RunFolder
 folder = RunFolder(__import__("pathlib").Path(sys.argv[1]))
 with folder.locked(), replacing(folder / "metrics.json") as partial:
     partial.write_text('{"p_test": 0.9')
@@ -175,7 +183,7 @@ def test_csv_of_nothing_reads_as_nothing(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from invariance.results import RunFolder
+from invariance.runs.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 with folder.locked():
     (folder / ".partial-1-metrics.json").write_text("mine")
@@ -239,7 +247,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(results.fcntl, "flock", refuse)
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
     with RunFolder(tmp_path / "run").locked(patience=0):
         assert (tmp_path / "run" / ".lock").exists()
 
@@ -284,11 +292,11 @@ def test_clear_of_what_cannot_be_removed(tmp_path, monkeypatch):
 METRICS = {"experiment": "e", "model": "m", "dataset": "d", "profile": "p", "seed": 0, "p_test": 0.5}
 
 
-def store(runs, model="m", seed=0, config='{"commit": "c"}', metrics=None):
+def store(runs, model="m", seed=0, config=CONFIG, metrics=None):
     folder = RunFolder.of(runs, "e", "d", "p", model, seed)
     folder.path.mkdir(parents=True)
     if config is not None:
-        (folder / "config.json").write_text(config)
+        (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     if metrics is not None:
         (folder / "metrics.json").write_text(metrics)
     return folder
@@ -313,7 +321,7 @@ def test_find_finished_and_unfinished(tmp_path):
     store(tmp_path, "c", config=None)  # made and locked, nothing written yet
     finished, others = find(tmp_path)
     assert [run.folder for run in finished] == [done]
-    assert finished[0].metrics == METRICS and finished[0].config == {"commit": "c"}
+    assert finished[0].metrics == METRICS and finished[0].config == CONFIG
     assert others == [(begun.path, "not finished; repeat its command to resume it")]
 
 
@@ -341,7 +349,7 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path):
     keys = ("experiment", "model", "dataset", "profile")
     names = [{**dict.fromkeys(keys, "x"), "seed": seed} for seed in (0, 1)]
     runs = [
-        results.Run(RunFolder(folder), {}, {**metrics, **changes})
+        Run(RunFolder(folder), {}, {**metrics, **changes}, None)
         for folder, metrics, changes in (
             (here, names[0], {}),
             (here, names[1], {}),
@@ -349,16 +357,16 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path):
             *((there, names[0], {key: "y"}) for key in keys),
         )
     ]
-    kept, others = results.once(runs)
+    kept, others = once(runs)
     assert kept == [*runs[:2], *runs[3:]]
-    assert others == [(there, results.REPEATED)]
+    assert others == [(there, REPEATED)]
 
 
 def test_provenance_of_a_resumed_run():
     first, second = {"device": "a", "commit": "1"}, {"device": "b", "commit": "1"}
-    run = results.Run(RunFolder(Path("x")), {**first, "resumed": [second, first]}, {})
+    run = Run(RunFolder(Path("x")), {**first, "resumed": [second, first]}, {}, None)
     assert (run.provenance("device"), run.provenance("commit")) == ("a then b", "1")
-    assert results.Run(RunFolder(Path("x")), {}, {}).provenance("device") == "unknown"
+    assert Run(RunFolder(Path("x")), {}, {}, None).provenance("device") == "unknown"
 
 
 def test_find_is_quick_with_hundreds_of_runs(tmp_path):
@@ -387,17 +395,3 @@ def test_aggregate():
     # Mean 4, squared deviations 4 + 0 + 4 = 8, divided by n - 1 = 2: variance 4. All exact in binary.
     assert aggregate([2, 4, 6]) == (4.0, 2.0)
     assert aggregate([0.5, 0.5]) == (0.5, 0.0)
-
-
-# Imports
-
-
-@pytest.mark.parametrize(
-    "module", ["results", "report", "protocol", "ranges", "progress", "errors", "cli", "models.cnn"]
-)
-def test_reading_runs_imports_no_tensorflow(module):
-    code = f"""
-import sys, invariance.{module}
-print(sorted({{"tensorflow", "keras", "matplotlib", "sklearn"}} & set(sys.modules)))
-"""
-    assert output(python(code)) == "[]"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from invariance import random
-from invariance.pipeline import batches, image_index
+from invariance.runs.pipeline import batches, image_index
 
 SIZE = 50
 

@@ -55,6 +55,22 @@ def in_this_process(patch):
     patch.setattr(engine, "os", SimpleNamespace(getpid=os.getppid))
 
 
+class Screen:
+    """A stream that is a terminal, or not, and keeps what is written to it."""
+
+    def __init__(self, terminal):
+        self.terminal, self.text = terminal, ""
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
 def noise(*shape, seed=0, dtype="float32", spread=None):
     """Samples of a standard normal distribution, or of a uniform one between two numbers."""
     rng = np.random.default_rng(seed)

@@ -36,7 +36,7 @@ def refused(capsys, action, *expected):
 
 
 def in_this_process(patch):
-    """Makes commands call their child processes' work directly. (A process that has loaded TensorFlow must not fork.)"""
+    """Makes commands do the work of their child processes directly: a process with TensorFlow must not fork."""
     from invariance.cli import run
     from invariance.errors import RunError, UserError
     from invariance.runs import engine

@@ -48,9 +48,7 @@ def imports(path):
 
 def dependencies(module):
     """The modules of the package that a module imports."""
-    found = {
-        f"{name}.{member}" if f"{name}.{member}" in MODULES else name for name, member in imports(MODULES[module])
-    }
+    found = {f"{name}.{member}" if f"{name}.{member}" in MODULES else name for name, member in imports(MODULES[module])}
     return {name for name in found if name in MODULES and name != module}
 
 

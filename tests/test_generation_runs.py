@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invariance.results import RunFolder, find
 from PIL import Image
 from test_run_folder import weights
 
@@ -21,7 +22,6 @@ from experiments import generation_rotation, generation_shift, published
 from invariance import cli, figures, generation, pictures, report, results, running
 from invariance.errors import ModelError, UserError
 from invariance.progress import Progress
-from invariance.results import RunFolder, find
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROTATION, SHIFT = generation_rotation.EXPERIMENT, generation_shift.EXPERIMENT

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.recognition_rotation import TASK
 from invariance import notebooks
-from invariance.results import RunFolder, write_json
+from invariance.files import write_json
+from invariance.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -20,8 +22,8 @@ def stored(tmp_path, model="cnn_00", seed=0, name="recognition_rotation"):
     """A run folder that says it is finished, with a network's file."""
     folder = RunFolder.of(tmp_path, name, "digits", "smoke", model, seed)
     folder.path.mkdir(parents=True)
-    write_json(folder / "config.json", {})
-    metrics = {"experiment": name, "model": model, "dataset": "digits", "profile": "smoke", "seed": seed}
+    write_json(folder / "config.json", {"protocol": TASK.to_json()})
+    metrics = {"experiment": name, "model": model, "dataset": "digits", "profile": "smoke", "seed": seed, "p_test": 0.5}
     (folder / "model.keras").write_bytes(b"")
     write_json(folder / "metrics.json", metrics)
     return folder
@@ -34,7 +36,7 @@ def age(folder, seconds):
 def test_the_newest_suitable_run_is_found(tmp_path):
     for number, model in enumerate(["cnn_00", "cnn_01", "capsnet_dr"]):
         age(stored(tmp_path, model), 1000 + number)
-    age(stored(tmp_path, "ae_rotation", name="generation_rotation"), 2000)
+    age(stored(tmp_path, "ae_rotation", name="another"), 2000)
     assert notebooks.newest_run("recognition_rotation", runs=[tmp_path]).metrics["model"] == "capsnet_dr"
     assert (
         notebooks.newest_run("recognition_rotation", ["cnn_00", "cnn_01"], runs=[tmp_path]).metrics["model"] == "cnn_01"
@@ -66,7 +68,12 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# One of them always; all of them take minutes.
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem == "recognition" else [pytest.mark.slow]) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_executed_from_a_clean_kernel(path, runs):
     environment = os.environ | {notebooks.PROFILE: "smoke", notebooks.DATASET: "digits"}
     command = [sys.executable, "-m", "invariance", "notebooks", "--runs", str(runs), str(path)]
@@ -75,10 +82,8 @@ def test_executed_from_a_clean_kernel(path, runs):
     executed = json.loads((runs / "notebooks" / path.name).read_text(encoding="utf-8"))
     outputs = [output for cell in executed["cells"] for output in cell.get("outputs", ())]
     text = "".join("".join(output.get("text", "")) for output in outputs)
-    # Where there was no run yet, that is said before one is trained. (The last one finds the first one's.)
-    assert bool(re.search(r"No finished run of \w+ was found. One is trained now", text)) == (
-        path.stem != "recognition"
-    )
+    # Where there was no run yet, that is said before one is trained.
+    assert re.search(r"No finished run of \w+ was found. One is trained now|Run: ", text)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
@@ -86,7 +91,7 @@ def test_a_missing_notebook_is_one_line(tmp_path):
     command = [sys.executable, "-m", "invariance", "notebooks", str(tmp_path / "none.ipynb")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: there is no such notebook\n"
+    assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: no such notebook\n"
 
 
 def test_what_is_no_notebook_is_one_line(tmp_path):
@@ -101,7 +106,7 @@ def test_what_is_no_notebook_is_one_line(tmp_path):
     ("source", "reason"),
     [
         ("1 / 0", "a cell failed (ZeroDivisionError: division by zero)"),
-        ("import os; os.write(2, b'no more memory'); os._exit(9)", "the kernel ended (no more memory)"),
+        ("import os; os.write(2, b'no more memory'); os._exit(9)", "the kernel died (no more memory)"),
     ],
 )
 def test_a_failure_is_one_line(tmp_path, source, reason):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invariance.results import RunFolder, find, read_csv
 
 from invariance import datasets
-from invariance.results import RunFolder, find, read_csv
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The smallest model with dropout and batch norm.
@@ -253,10 +253,11 @@ def test_evaluating_a_damaged_network_is_refused(copy):
 
 def test_own_model_with_too_many_outputs_is_not_trained(tmp_path):
     """README's model of one's own, with a mistake."""
-    from experiments.recognition_rotation import EXPERIMENT
-    from invariance.errors import ModelError
     from invariance.protocol import Entry
     from invariance.running import RunConfig, execute
+
+    from experiments.recognition_rotation import EXPERIMENT
+    from invariance.errors import ModelError
 
     entry = EXPERIMENT.models["cnn_00"]
     wide = Entry(lambda shape, classes, rate: entry.model(shape, classes + 2, rate), entry.budgets)

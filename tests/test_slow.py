@@ -9,7 +9,7 @@ import pytest
 from experiments.generation_rotation import EXPERIMENT as ROTATION
 from experiments.generation_shift import EXPERIMENT as SHIFT
 from experiments.recognition_rotation import MODELS
-from invariance.results import find
+from invariance.runs.find import find
 
 pytestmark = [pytest.mark.slow, pytest.mark.mnist]
 
@@ -44,7 +44,7 @@ def test_quick_profile_shows_the_effect(mnist_folder, tmp_path, model):
 def test_quick_profile_draws_known_digits_better(mnist_folder, tmp_path, experiment):
     [model] = experiment.defaults
     run, _ = train(experiment.name, model, tmp_path)
-    restricted = {str(digit) for digit in experiment.protocol.restricted}
+    restricted = {str(digit) for digit in experiment.task.restricted}
     # Digit 1 in the last column of the canvas has an error of its own.
     others = [ratio for digit, ratio in run.metrics["ratio"].items() if digit not in restricted | {"1"}]
     assert min(run.metrics["ratio"][digit] for digit in restricted) > 1.2 * max(others)

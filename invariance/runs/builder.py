@@ -55,19 +55,19 @@ def load_module(path: Path) -> ModuleType:
     Raises:
         UserError: if it raises an error.
     """
-    name = path.stem
+    name, file = path.stem, str(path.resolve())
     present = sys.modules.get(name)
-    if present is not None and getattr(present, "__file__", None) == str(path):
+    if present is not None and getattr(present, "__file__", None) == file:
         return present
     module = ModuleType(name)
-    module.__file__ = str(path)
+    module.__file__ = file
     if present is None:
         # Classes look their module up; a file named like an imported module must not replace it.
         sys.modules[name] = module
     try:
-        SourceFileLoader(name, str(path)).exec_module(module)
+        SourceFileLoader(name, file).exec_module(module)
     except Exception as error:  # the user's code may raise anything
         if present is None:
             del sys.modules[name]
-        raise UserError(f"{path} cannot be imported ({located(error, path)})") from error
+        raise UserError(f"{path} cannot be imported ({located(error, file)})") from error
     return module

@@ -160,7 +160,7 @@ def _in_one_line(config: RunConfig) -> Iterator[None]:
         if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
             raise RunError(f"{config.where}: out of memory ({one_line(error)})") from error
         if isinstance(config.builder, FileBuilder):
-            raise ModelError(f"{config.where}: {located(error, config.builder.path)}") from error
+            raise ModelError(f"{config.where}: {located(error, config.builder.path.resolve())}") from error
         if isinstance(error, ValueError):
             raise ModelError(f"{config.where}: {one_line(error)}") from error
         raise

@@ -96,7 +96,7 @@ def test_builder_that_cannot_be_loaded(command, capsys, tmp_path, name, expected
         ("def build(shape): ...", "called with ((28, 28, 1), 8, learning rate): too many positional arguments"),
         ("def build(*arguments, width): ...", "missing a required argument: 'width'"),
         ("def build(*_): return 3", "must return a Keras model; it returned int"),
-        ("def build(*_):\n    return missing", "NameError: name 'missing' is not defined, line 14"),
+        ("def build(*_):\n    return missing", "NameError: name 'missing' is not defined, line 13"),
         ("def build(*_): layers.Dense(-1)", "ValueError: "),
         ("def build(shape, classes, rate):\n    inputs = keras.Input(shape)\n"
          "    return keras.Model(inputs, dense(shape, classes, inputs))", "the model is not compiled"),

@@ -34,8 +34,8 @@ def carried_out(first, other, options):
         exec(first if config.model.startswith("cnn_00") else other)
     engine.execute = execute
     with tempfile.TemporaryDirectory() as folder:
-        arrays = {"x": np.zeros((10, 4, 4), "uint8"), "y": np.arange(10)}
-        np.savez(folder + "/own.npz", **{f"{name}_{part}": arrays[name] for name in arrays for part in ("train", "test")})
+        images, labels = np.zeros((10, 4, 4), "uint8"), np.arange(10)
+        np.savez(folder + "/own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         argv = ["--models", "cnn_00,cnn_01", "--dataset", folder + "/own.npz", "--profile", "smoke", *options]
         return cli.run_experiment(EXPERIMENT, argv)
 """

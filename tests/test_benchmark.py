@@ -3,11 +3,13 @@
 from functools import partial
 
 import keras
+import pytest
 
 from invariance import benchmark
 from invariance.models import autoencoder, capsnet, matrix_capsnet
 
 
+@pytest.mark.slow
 def test_workloads_can_be_carried_out(monkeypatch):
     """With networks that a test has time for."""
     monkeypatch.setattr(benchmark, "EVALUATION_BATCH", 4)

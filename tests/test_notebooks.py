@@ -1,120 +1,122 @@
-"""The notebooks, executed from a clean kernel on tiny runs that they train themselves."""
+"""The notebooks find runs, or train one; they are executed from a clean kernel; what fails is one line."""
 
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 
-from experiments.recognition_rotation import TASK
 from invariance import notebooks
+from invariance.cli import main
 from invariance.files import write_json
 from invariance.runs.folder import RunFolder
+from tests.helpers import REPOSITORY, assert_one_line, python, store_run
+from tests.runs import cases
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+NAME = "recognition_by_rotation"
 
 
-def stored(tmp_path, model="cnn_00", seed=0, name="recognition_rotation"):
-    """A run folder that says it is finished, with a network's file."""
-    folder = RunFolder.of(tmp_path, name, "digits", "smoke", model, seed)
-    folder.path.mkdir(parents=True)
-    write_json(folder / "config.json", {"protocol": TASK.to_json()})
-    metrics = {"experiment": name, "model": model, "dataset": "digits", "profile": "smoke", "seed": seed, "p_test": 0.5}
+def stored(runs, model, seconds, **changes):
+    """A finished run with a model, that was finished so many seconds after the epoch."""
+    folder = store_run(runs, model, **changes)
     (folder / "model.keras").write_bytes(b"")
-    write_json(folder / "metrics.json", metrics)
+    os.utime(folder / "metrics.json", (seconds, seconds))
     return folder
 
 
-def age(folder, seconds):
-    os.utime(folder / "metrics.json", (seconds, seconds))
-
-
-def test_the_newest_suitable_run_is_found(tmp_path):
+def test_newest_suitable_run(tmp_path):
     for number, model in enumerate(["cnn_00", "cnn_01", "capsnet_dr"]):
-        age(stored(tmp_path, model), 1000 + number)
-    age(stored(tmp_path, "ae_rotation", name="another"), 2000)
-    assert notebooks.newest_run("recognition_rotation", runs=[tmp_path]).metrics["model"] == "capsnet_dr"
-    assert (
-        notebooks.newest_run("recognition_rotation", ["cnn_00", "cnn_01"], runs=[tmp_path]).metrics["model"] == "cnn_01"
-    )
-    assert notebooks.newest_run("recognition_rotation", ["cnn_02"], runs=[tmp_path]) is None
-    assert notebooks.newest_run("recognition_rotation", runs=[tmp_path / "nowhere"]) is None
+        stored(tmp_path, model, 1000 + number)
+    # Newer, but without its model.
+    (stored(tmp_path, "cnn_02", 2000) / "model.keras").unlink()
+
+    def newest(*models, runs=tmp_path, experiment="recognition_rotation"):
+        run = notebooks.newest_run(experiment, models or None, runs=[runs])
+        return run and run.metrics["model"]
+
+    assert newest() == "capsnet_dr" and newest("cnn_00", "cnn_01") == "cnn_01"
+    assert newest("cnn_02") is None and newest(runs=tmp_path / "nowhere") is None
+    assert newest(experiment="generation_rotation") is None
 
 
-def test_a_run_without_its_network_is_not_suitable(tmp_path):
-    age(stored(tmp_path, "cnn_00"), 1000)
-    bare = stored(tmp_path, "cnn_01")
-    age(bare, 2000)
-    (bare / "model.keras").unlink()
-    assert notebooks.newest_run("recognition_rotation", runs=[tmp_path]).metrics["model"] == "cnn_00"
+def test_run_is_trained_where_there_is_none(whole, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(notebooks.RUNS, str(tmp_path))
+    monkeypatch.setenv(notebooks.PROFILE, "smoke")
+    monkeypatch.setenv(notebooks.DATASET, str(data))
+    trained = []
+
+    def execute(config, runs):
+        trained.append(config)
+        shutil.copytree(whole(NAME).path, config.folder(runs).path)
+
+    monkeypatch.setattr("invariance.runs.execute.execute", execute)
+    for number in (1, 2):
+        run = notebooks.newest_or_trained(cases.EXPERIMENT, NAME)
+        said = f"No finished run of cases was found. Training {NAME} now, profile smoke.\n" * (number == 1)
+        assert capsys.readouterr().out == f"{said}Run: {run.folder.path}\n"
+    [config] = trained
+    assert (config.dataset, config.task) == (str(data), cases.CASES[NAME].task)
+    model, given, classes = notebooks.loaded(run)
+    assert classes == (0, 1, 2, 3, 4, 5, 7, 8) and model(given.x_test / 255.0).shape == (len(given.x_test), 8)
 
 
-def test_the_three_notebooks_are_stored_without_outputs_and_short():
+def test_notebooks_are_stored_without_outputs_and_short():
     assert [path.stem for path in NOTEBOOKS] == ["capsnet_reconstructions", "generation", "recognition"]
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         assert len(cells) <= 15
-        assert all(
-            not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code"
-        )
+        for cell in cells:
+            assert cell["cell_type"] == "markdown" or (not cell["outputs"] and cell["execution_count"] is None)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+def outputs(path):
+    """What an executed notebook shows: text, and the number of figures."""
+    executed = json.loads(path.read_text(encoding="utf-8"))
+    shown = [output for cell in executed["cells"] for output in cell.get("outputs", ())]
+    text = "".join("".join(output.get("text", "")) for output in shown)
+    return text, sum("image/png" in output.get("data", {}) for output in shown)
 
 
-# One of them always; all of them take minutes.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.stem == "recognition" else [pytest.mark.slow]) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
-def test_executed_from_a_clean_kernel(path, runs):
+def test_executed_on_a_run(whole, tmp_path, capsys):
+    folder = RunFolder.of(tmp_path, "recognition_rotation", "own", "smoke", "cnn_bn_01", 0)
+    shutil.copytree(whole(NAME).path, folder.path)
+    write_json(folder / "metrics.json", folder.json("metrics.json") | {"experiment": "recognition_rotation"})
+    [path] = [path for path in NOTEBOOKS if path.stem == "recognition"]
+    assert main(["notebooks", "--runs", str(tmp_path), str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: executed, see {tmp_path / 'notebooks' / path.name}\n"
+    text, figures = outputs(tmp_path / "notebooks" / path.name)
+    assert f"Run: {folder.path}\n" in text and "No finished run" not in text and figures == 3
+
+
+@pytest.mark.slow
+def test_all_executed_without_a_run(tmp_path):
     environment = os.environ | {notebooks.PROFILE: "smoke", notebooks.DATASET: "digits"}
-    command = [sys.executable, "-m", "invariance", "notebooks", "--runs", str(runs), str(path)]
-    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr[-3000:]
-    executed = json.loads((runs / "notebooks" / path.name).read_text(encoding="utf-8"))
-    outputs = [output for cell in executed["cells"] for output in cell.get("outputs", ())]
-    text = "".join("".join(output.get("text", "")) for output in outputs)
-    # Where there was no run yet, that is said before one is trained.
-    assert re.search(r"No finished run of \w+ was found. One is trained now|Run: ", text)
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
-
-
-def test_a_missing_notebook_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "invariance", "notebooks", str(tmp_path / "none.ipynb")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: no such notebook\n"
-
-
-def test_what_is_no_notebook_is_one_line(tmp_path):
-    path = tmp_path / "wrong.ipynb"
-    path.write_bytes(b"\xff{")
-    command = [sys.executable, "-m", "invariance", "notebooks", "--runs", str(tmp_path), str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stderr) == (2, f"error: {path}: not a notebook (UnicodeDecodeError)\n")
+    done = python("-m", "invariance", "notebooks", "--runs", tmp_path, *NOTEBOOKS, env=environment, timeout=None)
+    assert (done.returncode, done.stderr) == (0, "")
+    for path in NOTEBOOKS:
+        text, figures = outputs(tmp_path / "notebooks" / path.name)
+        # Two train their own; the last one finds the first one's.
+        assert bool(re.search(r"No finished run of \w+ was found\. Training", text)) == (path.stem != "recognition")
+        assert figures >= 3
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    "source, code, reason",
     [
-        ("1 / 0", "a cell failed (ZeroDivisionError: division by zero)"),
-        ("import os; os.write(2, b'no more memory'); os._exit(9)", "the kernel died (no more memory)"),
+        (b"\xff{", 2, "not a notebook (UnicodeDecodeError)"),
+        ("1 / 0", 1, "a cell failed (ZeroDivisionError: division by zero)"),
+        ("import os; os.write(2, b'no more memory'); os._exit(9)", 1, "the kernel died (no more memory)"),
     ],
 )
-def test_a_failure_is_one_line(tmp_path, source, reason):
-    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+def test_failure_is_one_line(tmp_path, capsys, source, code, reason):
     path = tmp_path / "wrong.ipynb"
-    write_json(path, {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    command = [sys.executable, "-m", "invariance", "notebooks", "--runs", str(tmp_path), str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
-    assert result.stderr == f"error: {path}: {reason}\n"
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+    if isinstance(source, bytes):
+        path.write_bytes(source)
+    else:
+        write_json(path, {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    assert main(["notebooks", "--runs", str(tmp_path), str(path)]) == code
+    assert_one_line(capsys.readouterr().err, f"{path}: {reason}\n")
     assert not (tmp_path / "notebooks").exists()

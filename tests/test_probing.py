@@ -120,7 +120,7 @@ def test_models_that_draw(bars):
         ({"model": None}, "does not take images"),
         ({"model": keras_oracle, "x": np.zeros((40, 14, 14))}, "the model takes (12, 12, 1)"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_does_not_fit_is_refused_in_one_line(bars, changes, expected):
     arguments = {"model": oracle, "x": bars[0], "y": bars[1], **changes}

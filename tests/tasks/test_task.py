@@ -1,254 +1,601 @@
-"""Tasks and transformations: declarations, JSON, classes, what a network is given, grids, refusals."""
+"""Tasks as declared: JSON, classes, ranges, grids, words, and what models are trained on."""
 
 import json
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from experiments import generation_rotation, generation_shift, recognition_rotation, recognition_upright
+from experiments import (
+    generation_rotation,
+    generation_shift,
+    recognition_rotation,
+    recognition_scaling,
+    recognition_shift,
+    recognition_upright,
+)
 from invariance.errors import UserError
-from invariance.ranges import Ranges
+from invariance.experiment import installed_experiments
+from invariance.ranges import Ranges, contains
 from invariance.tasks import Generation, Recognition, task_from_json
 from invariance.tasks.task import Evaluation
 from invariance.transforms import Rotation, Scaling, Shear, Shift
-from invariance.warp import rotate
-from invariance.warp import shift as shifted
+from tests.helpers import REPOSITORY, noise
 
-NARROW = {
-    Rotation(): (((-180, 180),), ((-45, 45),)),
-    Shift((13, 15)): (((-4, 4),), ((-1, 2),)),
-    Shift(): (((-4, 4),), ((-1, 2),)),
-    Scaling(): (((0.5, 1.5),), ((0.85, 1.15),)),
-    Shear(): (((-0.6, 0.6),), ((-0.2, 0.2),)),
+# Transformation, full range, range of the restricted classes, and what remains outside.
+RANGES = {
+    "rotation": (Rotation(), ((-180, 180),), ((-45, 45),), ((-180, -45), (45, 180))),
+    "shift": (Shift((19, 15), 3.5), ((-3, 4),), ((-1, 2),), ((-3, -1), (2, 4))),
+    "scaling": (Scaling(), ((0.5, 2),), ((0.8, 1.25),), ((0.5, 0.8), (1.25, 2))),
+    "shear": (Shear(), ((-1, 1),), ((-0.25, 0.5),), ((-1, -0.25), (0.5, 1))),
 }
-TASKS = [
-    kind(transformation, Ranges(free, {4: narrow}), excluded=(6,))
+# Labels are not 0, 1, 2, ... so that labels and outputs cannot be mixed up.
+CLASSES, RESTRICTED = (2, 4, 9), (4, 9)
+TASKS = {
+    f"{kind.name} by {name}": kind(transformation, Ranges(full, dict.fromkeys(RESTRICTED, part)))
     for kind in (Recognition, Generation)
-    for transformation, (free, narrow) in NARROW.items()
-]
-tasks = pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.kind} {task.transformation.to_json() or ''}")
-RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
-SHAPE = (9, 11, 1)
+    for name, (transformation, full, part, _) in RANGES.items()
+}
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+every_transformation = pytest.mark.parametrize("name", RANGES)
+ROTATED, DRAWN, SHIFTED = recognition_rotation.TASK, generation_rotation.TASK, generation_shift.TASK
+SHOWN = ((-45, 45),)
 
 
-def batch(count=64, seed=0):
-    images = np.random.default_rng(seed).integers(0, 256, (count, *SHAPE)).astype("uint8")
-    # Positions beyond 32 bits, as in long runs.
-    return images, np.arange(count) % 10, np.arange(count, dtype="int64") + 2**33
+def images(count, height=9, width=11, channels=1):
+    return noise(count, height, width, channels, spread=(0, 256)).astype("uint8")
+
+
+def prepared(task, given, labels, draws, seed=1):
+    """Inputs and targets as a flat list of arrays; draw numbers are beyond 32 bits, as in long runs."""
+    values = task.prepare(seed, CLASSES)(given, np.asarray(labels), np.asarray(draws, "int64") + 2**33)
+    return [np.asarray(each) for each in tf.nest.flatten(values)]
 
 
 # JSON
 
 
-@tasks
+@every_task
 def test_json_round_trip(task):
-    text = json.dumps(task.to_json(), allow_nan=False)
-    again = task_from_json(json.loads(text))
-    assert type(again) is type(task) and again == task and json.dumps(again.to_json()) == text
-    # Flat: a reader finds everything at the top.
-    assert {"kind", "ranges", "excluded", "inside", "outside"} <= json.loads(text).keys()
-
-
-def test_committed_runs_describe_their_tasks_as_they_did():
-    configs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/*/*/*/seed-*/config.json"))]
-    assert {"recognition", "generation_by_rotation", "generation_by_shift"} <= {c["protocol"]["kind"] for c in configs}
-    for config in configs:
-        assert json.loads(json.dumps(task_from_json(config["protocol"]).to_json())) == config["protocol"]
+    inside, outside = task.ranges.of(4), task.outside[:1]
+    changed = replace(task, excluded=(3, 0), inside=inside, outside=outside)
+    if isinstance(task, Recognition):
+        changed = replace(changed, inverted=outside, max_shift=2)
+    for each in (task, changed, replace(task, ranges=Ranges(task.ranges.default), outside=outside)):
+        text = json.dumps(each.to_json(), allow_nan=False)
+        again = task_from_json(json.loads(text))
+        assert type(again) is type(task) and again == each
+        assert json.dumps(again.to_json()) == text
+    assert {task_from_json(each.to_json()).excluded for each in (task, changed)} == {(), (0, 3)}
 
 
 def test_kinds():
-    assert {task.kind for task in TASKS} == {
-        "recognition",
-        "recognition_by_shift",
-        "recognition_by_scaling",
-        "recognition_by_shear",
-        "generation_by_rotation",
-        "generation_by_shift",
-        "generation_by_scaling",
-        "generation_by_shear",
-    }
+    kinds = {name: task.to_json()["kind"] for name, task in TASKS.items()}
+    # The oldest kind was defined when there was no other.
+    assert kinds.pop("recognition by rotation") == "recognition"
+    assert all(kind == name.replace(" ", "_") for name, kind in kinds.items()) and len(kinds) == 7
+    # Nor did it have this field.
+    assert "max_shift" not in ROTATED.to_json() and replace(ROTATED, max_shift=2).to_json()["max_shift"] == 2
 
 
+def test_committed_runs_are_read_and_written_unchanged():
+    paths = Path(REPOSITORY, "experiments/results").glob("*/*/*/*/seed-*/config.json")
+    protocols = [json.loads(path.read_text())["protocol"] for path in paths]
+    assert [each for each in protocols if task_from_json(each).to_json() != each] == []
+    kinds = Counter(each["kind"] for each in protocols)
+    assert {"recognition", "generation_by_rotation", "generation_by_shift"} <= set(kinds) and kinds.total() >= 47
+
+
+@every_task
 @pytest.mark.parametrize(
-    "change",
-    [{"kind": "sorting"}, {"kind": "generation_by_dream"}, {"kind": 3}, {"ranges": 5}, {"colour": 1}, {"inside": "x"}],
+    ("change", "error"),
+    [
+        ({"kind": "drawing"}, "unknown task 'drawing'; known are .*recognition"),
+        ({"kind": "generation_by_zoom"}, "unknown transformation 'zoom'"),
+        ({"kind": "generation"}, "unknown transformation ''"),
+        ({"kind": None}, "NoneType"),
+        ({"rotation": 3}, "rotation"),
+        ({"ranges": {"default": [[0, 1]], "other": []}}, "other"),
+        ({"ranges": {"default": []}}, "`default` must be"),
+        ({"inside": [[3, 2]]}, "`inside` must be"),
+        ({"excluded": [4, 3]}, r"both excluded and restricted\. Received: \[4\]"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-def test_descriptions_of_something_else_are_refused(change):
-    for task in TASKS:
-        with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
-            task_from_json({**task.to_json(), **change})
+def test_malformed_descriptions_are_refused(task, change, error):
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError), match=error) as refused:
+        task_from_json(task.to_json() | change)
+    assert "\n" not in str(refused.value)
 
 
-# Declarations
+@pytest.mark.parametrize("field", ["kind", "ranges"])
+def test_incomplete_descriptions_are_refused(field):
+    with pytest.raises(KeyError, match=field):
+        task_from_json({key: value for key, value in SHIFTED.to_json().items() if key != field})
 
 
-@tasks
-def test_ranges_in_and_out_by_default(task):
-    free, narrow = NARROW[task.transformation]
-    assert task.restricted == (4,)
-    assert task.inside == narrow
-    (low, high), (start, stop) = free[0], narrow[0]
-    assert task.outside == ((low, start), (stop, high))
-    own = replace(task, inside=((1, 2),), outside=((stop, high),))
-    assert own.inside == ((1, 2),) and own.outside == ((stop, high),)
+@pytest.mark.parametrize(("task", "change"), [(DRAWN, {"canvas": [68, 68]}), (SHIFTED, {"max_shift": 2})])
+def test_fields_of_another_kind_are_refused(task, change):
+    with pytest.raises(TypeError, match=next(iter(change))):
+        task_from_json(task.to_json() | change)
 
 
-@tasks
+# Classes
+
+
+@every_task
 def test_classes(task):
-    assert task.classes([9, 4, 4, 6, 0]) == (0, 4, 9)
-    with pytest.raises(ValueError, match=r"restricted classes \[4\] are not in the data"):
-        task.classes([0, 1, 2])
-    with pytest.raises(ValueError, match="at least two classes"):
-        task.classes([4, 6])
-    with pytest.raises(ValueError, match="both excluded and restricted"):
-        replace(task, excluded=(4,))
+    assert task.restricted == RESTRICTED and task.excluded == ()
+    assert task.classes([9, 4, 4, 0]) == (0, 4, 9)
+    assert replace(task, excluded=(6, 6, 1)).excluded == (1, 6)
+    assert replace(task, excluded=(6, 1)).classes(range(10)) == (0, 2, 3, 4, 5, 7, 8, 9)
+    for labels in (range(9), [4], []):
+        with pytest.raises(ValueError, match=r"^restricted classes \[.*9\] are not in the data"):
+            task.classes(labels)
+    free = replace(task, ranges=Ranges(task.ranges.default), excluded=(1,))
+    with pytest.raises(ValueError, match=r"^at least two classes are needed; \[0\] remain of \[0, 1\]$"):
+        free.classes([0, 1])
+    with pytest.raises(ValueError, match=r"both excluded and restricted\. Received: \[4\]$"):
+        replace(task, excluded=(3, 4))
 
 
-def test_titles_say_what_is_in_force():
-    task = recognition_rotation.TASK
-    assert task.title() == "Recognition under rotation: classes 3 and 4 shown within ±45 degrees only"
-    own = replace(task, ranges=Ranges(task.ranges.default, {1: ((18, 18),)}), inside=((-45, 45),))
-    assert own.title() == "Recognition under rotation: class 1 shown at 18 degrees only"
-    assert "-5..4 pixels" in generation_shift.TASK.title()
-    assert "every class" in recognition_upright.EXPERIMENT.task.title()
-    two = replace(own, ranges=Ranges(task.ranges.default, {1: ((18, 18),), 2: ((-45, 45),)}))
-    assert "1 shown at 18 degrees" in two.title() and "2 shown within ±45 degrees" in two.title()
+@every_task
+def test_example_and_caveats(task):
+    free = replace(task, ranges=Ranges(task.ranges.default), outside=task.outside)
+    assert (task.example(CLASSES), free.example(CLASSES), free.example((7, 8))) == (4, 4, 7)
+    assert task.caveats(CLASSES) == free.caveats(CLASSES) == free.caveats(RESTRICTED) == []
+    assert task.caveats(RESTRICTED) == [
+        "No free class remains: every class is restricted, so there is nothing to transfer from."
+    ]
 
 
-def test_caveats():
-    every = Recognition(Rotation(), Ranges(((0, 360),), dict.fromkeys((1, 2), ((-45, 45),))))
-    assert every.caveats((1, 2))[0].startswith("No free class remains")
-    assert every.caveats((1, 2, 3)) == [] and recognition_upright.EXPERIMENT.task.caveats((1, 2)) == []
+# Ranges
+
+
+@pytest.mark.parametrize("kind", [Recognition, Generation])
+@every_transformation
+def test_in_and_out_of_range_by_default(kind, name):
+    _, full, part, rest = RANGES[name]
+    task = TASKS[f"{kind.name} by {name}"]
+    assert (task.inside, task.outside) == (part, rest)
+    free = replace(task, ranges=Ranges(full), inside=(), outside=())
+    assert (free.inside, free.outside, free.restricted) == (full, (), ())
+    # Ranges that are given are kept.
+    assert replace(task, inside=rest[:1], outside=rest[1:]).inside == rest[:1]
+    assert task.extent == free.extent == full[0]
+    # The extent covers what is only measured.
+    wide = replace(free, outside=((full[0][1], 2 * full[0][1]),))
+    assert wide.extent == (full[0][0], 2 * full[0][1])
+
+
+def test_default_ranges_on_the_circle():
+    task = Recognition(Rotation(), Ranges(((0, 360),), {3: SHOWN, 4: SHOWN}))
+    assert (task.inside, task.outside, task.inverted) == (SHOWN, ((45, 315),), ())
+    assert task.farthest == ((45, 315),) and ROTATED.farthest == ((135, 225),)
+
+
+@pytest.mark.parametrize("kind", [Recognition, Generation])
+def test_different_ranges_need_inside_and_outside(kind):
+    ranges = Ranges(((0, 360),), {3: SHOWN, 4: ((0, 90),)})
+    for given in ({}, {"inside": SHOWN}, {"outside": ((90, 315),)}):
+        with pytest.raises(ValueError, match="`inside` and `outside` are required if restricted classes have diff"):
+            kind(Rotation(), ranges, **given)
+    assert kind(Rotation(), ranges, inside=SHOWN, outside=((90, 315),)).restricted == (3, 4)
+
+
+@every_task
+@pytest.mark.parametrize("value", [((1, 0),), ((0, 2), (1, 3)), ((0, math.nan),), 5])
+def test_malformed_ranges_are_refused(task, value):
+    for field in ("inside", "outside", *["inverted"] * isinstance(task, Recognition)):
+        with pytest.raises(ValueError, match=f"^Argument `{field}` must be .* Received: ") as refused:
+            replace(task, **{field: value})
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [Recognition, Generation])
+@pytest.mark.parametrize("field", ["default", "restricted", "inside", "outside"])
+def test_values_the_parameter_cannot_take_are_refused(kind, field):
+    for transformation, wrong, message in (
+        (Shift(), (-2.5, 3), "must end at whole pixels"),
+        (Scaling(), (-1, 1), "factors must be positive"),
+    ):
+        values = {"default": ((1, 4),), "restricted": ((1, 2),), "inside": ((1, 2),), "outside": ((2, 4),)}
+        values[field] = (wrong,)
+        ranges = Ranges(values.pop("default"), {4: values.pop("restricted")})
+        with pytest.raises(ValueError, match=message):
+            kind(transformation, ranges, **values)
+
+
+TWO_SIDES = ((-20, 20), (160, 200))
 
 
 @pytest.mark.parametrize(
     ("shown", "changes", "message"),
     [
-        (((-45, 45),), {"outside": ((40, 315),)}, "`outside` .* shares 5 degrees"),
-        (((-45, 45),), {"inverted": ((135, 340),)}, "`inverted` .* shares 25 degrees"),
-        (((300, 420),), {"outside": ((45, 310),)}, "`outside` .* shares 25 degrees"),
-        (((-45, 45),), {"max_shift": 1.5}, "max_shift"),
-        (((-45, 45),), {"max_shift": -1}, "max_shift"),
-        (((-45, 45),), {"inside": ((5, 1),)}, "inside"),
+        (TWO_SIDES, {"outside": ((45, 315),)}, "`outside` .* class 3.* 40 degrees"),
+        (TWO_SIDES, {"outside": ((20, 160),), "inverted": ((135, 225),)}, "`inverted` .* class 3.* 40 degrees"),
+        (((-50, 45),), {"outside": ((45, 315),)}, "`outside` .* 5 degrees"),
+        (TWO_SIDES, {}, None),
+        (((170, 170),), {"outside": ((45, 315),)}, None),
+        (((315, 405),), {"outside": ((45, 315),)}, None),
+        (TWO_SIDES, {"outside": ((20, 160), (200, 340)), "inverted": ((70, 110),)}, None),
     ],
 )
-def test_shown_parameters_are_not_measured_as_unseen(shown, changes, message):
-    with pytest.raises(ValueError, match=message):
-        Recognition(Rotation(), Ranges(((0, 360),), {3: shown}), **changes)
-
-
-def test_transformations_check_the_ranges():
-    for transformation, ranges in ((Shift(), ((-1.5, 2),)), (Scaling(), ((0, 1),)), (Scaling(), ((-1, 2),))):
-        for kind in (Recognition, Generation):
-            with pytest.raises(ValueError):
-                kind(transformation, Ranges(ranges))
-
-
-# What a network is given
-
-
-@tasks
-def test_prepared_batches_are_what_the_builder_is_told(task):
-    images, labels, draws = batch()
-    classes = task.classes(range(10))
-    inputs, targets = task.prepare(7, classes)(images, labels, draws)
-    arguments = task.arguments(SHAPE, classes)
-    shown, phrase = task.shown(inputs, targets)
-    assert np.asarray(shown).min() >= 0 and np.asarray(shown).max() <= 1 and "training images" in phrase
-    if isinstance(task, Recognition):
-        assert (inputs.shape[1:], 9) == arguments
-        np.testing.assert_array_equal(targets, np.searchsorted(classes, np.where(labels == 6, 0, labels))[...])
+def test_training_range_is_not_measured_as_out_of_range(shown, changes, message):
+    ranges = Ranges(((0, 360),), {3: shown})
+    if message is None:
+        assert Recognition(Rotation(), ranges, **changes).restricted == (3,)
     else:
-        (upright, told), drawn = inputs, targets
-        assert (upright.shape[1:], drawn.shape[1:], told.shape[-1]) == arguments
-        np.testing.assert_allclose(upright, images / 127.5 - 1, atol=1e-6)
+        with pytest.raises(ValueError, match=message):
+            Recognition(Rotation(), ranges, **changes)
 
 
-@tasks
-def test_prepared_batches_depend_on_seed_and_draw_alone(task):
-    images, labels, draws = batch()
-    prepare = task.prepare(7, task.classes(range(10)))
-
-    def flat(prepared):
-        inputs, targets = prepared
-        return [np.asarray(each) for each in (*(inputs if isinstance(inputs, tuple) else (inputs,)), targets)]
-
-    first, half = flat(prepare(images, labels, draws)), flat(prepare(images[32:], labels[32:], draws[32:]))
-    for one, other in zip(first, half, strict=True):
-        # A number's place in its batch may change its last bit.
-        np.testing.assert_allclose(one[32:], other, atol=1e-5)
-    for changed in (prepare(images, labels, draws + 1000), task.prepare(8, range(10))(images, labels, draws)):
-        assert any(np.abs(a - b).max() > 0.01 for a, b in zip(first, flat(changed), strict=True) if a.dtype != int)
+# Words
 
 
-def test_generation_is_told_the_parameters_it_has_to_draw():
-    images, labels, draws = batch(16)
-    (upright, told), drawn = generation_rotation.TASK.prepare(3, range(10))(images[:, :, :9], labels, draws)
-    angles = np.degrees(np.arctan2(told[:, 1], told[:, 0])).astype("float32")
-    np.testing.assert_allclose(drawn, rotate(upright, angles, -1.0), atol=2e-4)  # degrees of float32
-    assert np.abs(angles[labels == 4]).max() <= 45 and np.abs(angles).max() > 90
-    (upright, told), drawn = generation_shift.TASK.prepare(3, range(10))(images, labels, draws)
-    dy, dx = np.round(np.asarray(told).T * 20)
-    np.testing.assert_allclose(drawn, shifted(upright, dy, dx, (68, 68), -1.0), atol=1e-6)
-    assert (np.asarray(drawn)[:, 0, 0] == -1).all()
+@pytest.mark.parametrize(
+    ("task", "title"),
+    [
+        (ROTATED, "Recognition under rotation: classes 3 and 4 shown within ±45 degrees only"),
+        (recognition_upright.EXPERIMENT.task, "Recognition under rotation: every class shown at 0 degrees"),
+        (recognition_shift.NARROW, "Recognition under shift: classes 3 and 4 shown within -2..1 pixels only"),
+        (
+            recognition_scaling.EXPERIMENT.task,
+            "Recognition under scaling: classes 3 and 4 shown from 0.85 to 1.15 times only",
+        ),
+        (DRAWN, "Generation under rotation: classes 4 and 9 shown within ±45 degrees only"),
+        (SHIFTED, "Generation under shift: classes 4 and 9 shown within -5..4 pixels only"),
+        *(
+            (generation_rotation.MODELS[f"ae_rotation_{name}"].task, f"Generation under rotation: {text}")
+            for name, text in (
+                ("halfplane", "every class shown within ±90 degrees"),
+                ("single", "classes 4 and 9 shown at 18 degrees only"),
+                ("without_6", "classes 4 and 9 shown within ±45 degrees only"),
+            )
+        ),
+        (
+            generation_shift.MODELS["ae_shift_central"].task,
+            "Generation under shift: every class shown within -10..9 pixels",
+        ),
+        (
+            Generation(Shear(), Ranges(((-1, 1),), {1: ((0, 1),), 2: SHOWN}), (), SHOWN, SHOWN),
+            "Generation under shear: class 1 shown from 0 to 1 pixels per row only; "
+            "class 2 shown within ±45 pixels per row only",
+        ),
+    ],
+)
+def test_titles(task, title):
+    assert task.title() == title
 
 
-def test_training_images_are_also_shifted_if_asked_to():
-    images = np.zeros((400, 9, 9, 1), "uint8")
-    images[:, 4, 4] = 255
-    upright = Recognition(Rotation(), Ranges(((0, 0),)), max_shift=2)
-    inputs, _ = upright.prepare(0, (0, 1))(images, np.zeros(400, int), np.arange(400))
-    places = {divmod(int(np.argmax(image)), 9) for image in np.asarray(inputs)}
-    assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
-    assert "2 pixels" in upright.shown(inputs, None)[1]
+def test_declared_classes():
+    assert ROTATED.classes(range(10)) == (0, 1, 2, 3, 4, 5, 7, 8)
+    assert generation_rotation.MODELS["ae_rotation_without_6"].task.excluded == (6,)
+    upright = recognition_upright.EXPERIMENT.task
+    # The paper's augmentation; rotated digits have none.
+    assert (upright.excluded, upright.max_shift, ROTATED.max_shift) == ((), 2, 0)
 
 
-# Evaluation
-
-
-def test_grids_of_the_tasks():
-    rotation = generation_rotation.TASK
-    full = rotation.points(None)
-    assert len(full) == 200 and full[0] == -180 and {-90, 0, 90} <= set(full)
-    # Unblurred points are there whatever the spacing.
-    assert set(rotation.points(9)) >= {-180, -90, 0, 90} and len(rotation.points(9)) == 44
-    np.testing.assert_array_equal(generation_shift.TASK.points(None), np.arange(-20, 20, 2))
-    assert recognition_rotation.TASK.usual_spacing == 5 and rotation.usual_spacing is None
-    np.testing.assert_array_equal(recognition_upright.EXPERIMENT.task.points(5), [0])
-    two = Recognition(Rotation(), Ranges(((-30, -30), (90, 90))))
-    np.testing.assert_array_equal(two.points(5), [-30, 90])
-
-
-@tasks
-def test_impossible_evaluations_are_refused_in_one_line(task):
-    task.check(Evaluation(task.transformation.spacing))
-    for spacing in (0, -1, float("nan"), 1e9, 1e-9):
-        with pytest.raises(UserError) as refused:
-            task.check(Evaluation(spacing))
-        assert "\n" not in str(refused.value)
-    if isinstance(task, Generation):
-        with pytest.raises(UserError, match="--redraws"):
-            task.check(Evaluation(None, redraws=3))
-
-
-@tasks
-def test_columns_remarks_and_pictures(task):
-    if isinstance(task, Recognition):
-        metrics = {"p_test": 0.5, "chance": 0.1, "images": {"p_test": 80, "p_in": 10}}
-        assert [column.title for column in task.columns((4,))][:3] == ["P_test", "P_in", "P_out"]
-        assert "P_out: " in " ".join(task.remarks(metrics))
+@pytest.mark.parametrize(
+    ("task", "metrics", "message"),
+    [
+        (ROTATED, {}, "lacks p_test"),
+        *((ROTATED, {"p_test": value}, "p_test is not a share") for value in ("0.5", True, 1.5, -0.1, [0.5])),
+        *((ROTATED, {"p_test": 0.5, key: 2}, f"{key} is not a share") for key in ("p_inv", "chance", "false_alarms")),
+        (ROTATED, {"p_test": 0.5, "images": 3}, "images: not an object"),
+        (ROTATED, {"p_test": 0.5, "p_in": None}, None),
+        (DRAWN, {"mse_in": {}, "mse_out": {}}, "lacks ratio"),
+        *(
+            (DRAWN, {"mse_in": {}, "mse_out": value, "ratio": {}}, "mse_out is not an object of errors")
+            for value in (0.5, {"4": "1"}, {"4": True}, {"4": -1})
+        ),
+        (DRAWN, {"mse_in": {}, "mse_out": {}, "ratio": {}, "images": []}, "images: not an object"),
+        (DRAWN, {"mse_in": {"4": 0}, "mse_out": {"4": 0.5}, "ratio": {"4": 2.5}}, None),
+    ],
+)
+def test_malformed_metrics_are_refused(task, metrics, message):
+    if message is None:
+        task.require_metrics(metrics)
     else:
-        metrics = {key: {"4": 1.0, "7": 2.0} for key in ("mse_in", "mse_out", "ratio")} | {"images": {"4": 5, "7": 6}}
-        titles = [column.title for column in task.columns((4,))]
-        assert titles == ["4 in", "4 out", "4 out/in", "others out/in"]
-        assert task.columns((4,))[-1].read(metrics) == (2.0, 2.0)
-        assert task.summary(metrics["ratio"]) == "4: out/in 1.00; others 2.00 to 2.00"
-    task.require_metrics(metrics)
-    first = next(iter(metrics))
-    for wrong in ({**metrics, first: "x"}, {**metrics, first: -3}, {}, {**metrics, "images": 3}):
-        with pytest.raises(ValueError):
-            task.require_metrics(wrong)
-    assert all(name.endswith(".png") and caption for name, caption in task.pictures().items())
-    assert task.example((0, 4, 9)) == 4 and replace(task, ranges=Ranges(task.ranges.default)).example((1, 2)) == 1
+        with pytest.raises(ValueError, match=message):
+            task.require_metrics(metrics)
+
+
+def test_remarks():
+    metrics = {"chance": 0.125, "images": {"p_test": 8033, "p_in": 1992}}
+    assert ROTATED.remarks(metrics) == [
+        "Test images: 8,033 for P_test, 1,992 for the restricted classes; chance .1250; 95 % intervals over images, "
+        "at most.",
+        "P_in: within ±45 degrees; P_out: from 45 to 315 degrees; P_inv: from 135 to 225 degrees.",
+    ]
+    assert ROTATED.remarks({}) == []
+    [remark] = DRAWN.remarks({"images": {"4": 1000, "9": 234}})
+    assert "pixels in [-1, 1], 1,234 test images" in remark
+
+
+# Grids
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        (Ranges(((0, 360),)), None),
+        (Ranges(((-1, 1),)), None),
+        # Models are trained at single angles only: no others are of interest.
+        (Ranges(((0, 0),)), [0.0]),
+        (Ranges(((-30, -30), (90, 90))), [-30.0, 90.0]),
+        # With restricted classes, all angles are.
+        (Ranges(((0, 0),), {3: SHOWN}), None),
+    ],
+    ids=["all", "narrow", "upright", "two angles", "upright but one"],
+)
+def test_points_of_recognition(ranges, expected):
+    task = Recognition(Rotation(), ranges)
+    np.testing.assert_array_equal(task.points(15), Rotation().grid(15, (-1, 1)) if expected is None else expected)
+    assert task.single_values == tuple(expected or ())
+    # Whatever range is measured belongs to the grid.
+    shifts = Recognition(Shift(), Ranges(((-3, 4),), {3: ((-1, 2),)}), outside=((2, 4),), inverted=((6, 9),))
+    np.testing.assert_array_equal(shifts.points(1), np.arange(-3, 9))
+
+
+def test_points_of_generation():
+    # The grid and the four angles without blur, ascending, none twice.
+    np.testing.assert_array_equal(DRAWN.points(90), [-180, -135, -90, -45, 0, 45, 90, 135])
+    # Octaves from 1/2 to 2, rounded to nine digits.
+    np.testing.assert_allclose(TASKS["generation by scaling"].points(0.5), 2 ** np.array([-0.75, -0.25, 0, 0.25, 0.75]))
+    np.testing.assert_array_equal(SHIFTED.points(4), np.arange(-20, 20, 4))
+    # The widest of the ranges.
+    near = Generation(Shift(), Ranges(((-3, 4),)), inside=((-2, 2),), outside=((-8, -5), (5, 6)))
+    np.testing.assert_array_equal(near.points(1), np.arange(-8, 6))
+    assert (DRAWN.usual_spacing, ROTATED.usual_spacing) == (None, 5.0)
+
+
+@pytest.mark.parametrize("spacing", [None, 2])
+@pytest.mark.parametrize("name", generation_shift.MODELS)
+def test_grid_of_shifts_is_the_published_one(spacing, name):
+    np.testing.assert_array_equal(generation_shift.EXPERIMENT.task_of(name).points(spacing), np.arange(-20, 19, 2))
+
+
+def test_finest_grid_of_angles_is_the_published_one():
+    points = DRAWN.points(None)
+    # Decimal tenths, so that 45 is 45: it belongs to the range.
+    assert points.tolist() == [tenths / 10 for tenths in range(-1800, 1800, 18)]
+    # Of 200 angles 51 lie within 45 degrees, one of them 0; 148 beyond 47, three of them quarter turns.
+    assert {name: mask.sum() for name, mask in DRAWN.averaged(points).items()} == {"mse_in": 50, "mse_out": 144}
+    chosen = SHIFTED.averaged(SHIFTED.points(None))
+    assert SHIFTED.points(None)[chosen["mse_in"]].tolist() == [-4, -2, 0, 2, 4] and chosen["mse_out"].sum() == 7 + 6
+
+
+def test_grids_avoid_unblurred_angles_or_meet_them_exactly():
+    unblurred, met = np.array(Rotation.unblurred), set()
+    for count in range(2, 721):
+        if 360_000 % count:
+            continue  # a spacing that nobody types: more than three decimals
+        grid = Rotation().grid(float(f"{360 / count:.3f}"), (0, 1))
+        assert len(grid) == count
+        np.testing.assert_allclose(grid, -grid[::-1], rtol=0, atol=1e-9)  # rounded to nine digits
+        near = np.abs(grid[:, None] - unblurred).min(axis=1) < 1e-6
+        # Counts that are odd, or twice an odd number, have some in the middle of a cell.
+        assert near.any() == (count % 4 != 0)
+        met |= set(grid[near].tolist())
+        np.testing.assert_array_equal(near, np.isin(grid, unblurred), err_msg=str(count))
+    assert met == {-90.0, 0.0, 90.0}
+
+
+@pytest.mark.parametrize(
+    ("point", "inside", "outside"),
+    [
+        (45.0, True, False),
+        (-45.0, True, False),
+        (45.001, False, False),
+        (46.8, False, False),
+        (47.0, False, True),
+        (-47.0, False, True),
+        (-179.9, False, True),
+        (179.9, False, True),
+        (315.0, True, False),  # -45
+        (-313.0, False, True),  # 47
+        (0.0, False, False),  # not blurred
+        (90.0, False, False),
+        (-180.0, False, False),
+    ],
+)
+def test_ends_of_averages_over_angles(point, inside, outside):
+    task = Generation(Rotation(), Ranges(((-180, 180),)), inside=SHOWN, outside=((-180, -47), (47, 180)))
+    chosen = task.averaged(np.array([point, 20.5, 60.5]))
+    assert [mask.tolist() for mask in chosen.values()] == [[inside, True, False], [outside, False, True]]
+
+
+def test_ends_of_averages_over_shifts():
+    points = np.arange(-22, 23)
+    chosen = SHIFTED.averaged(points)
+    # Half-open as drawn; both ends of what is out of range.
+    assert points[chosen["mse_in"]].tolist() == list(range(-5, 5))
+    assert points[chosen["mse_out"]].tolist() == [*range(-20, -7), *range(8, 21)]
+    # A shift has no period, and no point is in both averages.
+    assert not any(mask[-2:].any() for mask in SHIFTED.averaged(np.array([0, 8, 360, 352])).values())
+    touching = replace(SHIFTED, outside=((-20, -5), (5, 20))).averaged(points)
+    assert points[touching["mse_out"]].tolist() == [*range(-20, -5), *range(5, 21)]
+
+
+@pytest.mark.parametrize(
+    ("points", "name"), [([10, 20, 46], "mse_out"), ([60, 100, 46], "mse_in"), ([0, 90], "mse_in")]
+)
+def test_grids_that_miss_a_range_are_refused(points, name):
+    with pytest.raises(ValueError, match=f"^no point of the evaluation's grid lies in the range of {name}; a finer"):
+        replace(DRAWN, outside=((47, 180),)).averaged(np.array(points, float))
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        (ROTATED, {"spacing": 7}, "The spacing must divide 360 degrees"),
+        (SHIFTED, {"spacing": 1.5}, "The spacing must be a whole number of pixels"),
+        (DRAWN, {"spacing": 0}, "The spacing must be above 0"),
+        (Generation(Rotation(), Ranges(SHOWN), outside=((100, 101),)), {"spacing": 90}, "the range of mse_out"),
+        (DRAWN, {"redraws": 3}, "--redraws: only recognition"),
+        (DRAWN, {"pixels": (-1.0, 1.0)}, "pixels: models that draw"),
+    ],
+)
+def test_impossible_evaluations_are_refused_in_one_line(task, changes, message):
+    with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
+        task.check(Evaluation(**{"spacing": 15, **changes}))
+
+
+def test_declared_budgets_can_be_measured():
+    for experiment in installed_experiments().values():
+        for name, entry in experiment.models.items():
+            task = experiment.task_of(name)
+            for budget in entry.budgets.values():
+                task.check(budget.evaluation())
+                # The points of quarter turns are left out of averages: a grid that consists of them wastes its time.
+                if budget.grid_spacing is not None and not (isinstance(task, Recognition) and task.single_values):
+                    grid = task.transformation.grid(budget.grid_spacing, task.extent)
+                    assert not np.isin(grid, task.transformation.unblurred).any()
+
+
+# Training
+
+
+@every_task
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arguments_agree_with_what_is_prepared(task, channels):
+    given, labels = images(6, channels=channels), np.array([2, 4, 9, 9, 4, 2])
+    arguments = task.arguments(given.shape[1:], CLASSES)
+    shape = (19, 15, channels) if isinstance(task.transformation, Shift) else given.shape[1:]
+    assert tuple(arguments) == task.arguments(list(given.shape[1:]), CLASSES)
+    if isinstance(task, Recognition):
+        inputs, targets = prepared(task, given, labels, range(6))
+        assert arguments == (shape, 3) == (inputs.shape[1:], len(CLASSES))
+        np.testing.assert_array_equal(targets, [0, 1, 2, 2, 1, 0])
+        assert targets.dtype == np.int32
+    else:
+        upright, encoded, targets = prepared(task, given, labels, range(6))
+        assert arguments == (given.shape[1:], shape, task.transformation.numbers)
+        assert arguments == (upright.shape[1:], targets.shape[1:], encoded.shape[-1])
+        # Float32 of numbers up to one.
+        np.testing.assert_allclose(upright, given / 127.5 - 1, rtol=0, atol=1e-6)
+        assert encoded.dtype == targets.dtype == np.float32
+    # What is shown of a batch are the transformed images, in [0, 1].
+    batch = task.prepare(1, CLASSES)(given, labels, np.arange(6))
+    shown, caption = task.shown(*batch)
+    assert np.shape(shown) == (6, *shape) and np.min(shown) >= 0 and 0.4 < np.max(shown) <= 1.0 + 1e-6
+    assert caption.startswith("the first training images")
+
+
+@every_task
+def test_identity_shows_images_as_they_are(task):
+    identity = task.transformation.identity
+    free = replace(task, ranges=Ranges(((identity, identity),)), inside=(), outside=())
+    given = images(2)
+    given[0, 0], given[0, 1] = 0, 255
+    shown = prepared(free, given, [2, 9], range(2))[-1 if isinstance(task, Generation) else 0]
+    low, high = (-1.0, 1.0) if isinstance(task, Generation) else (0.0, 1.0)
+    expected = np.full((2, *task.transformation.output_shape((9, 11, 1))), low)
+    # In the middle of the canvas; around it, there is black.
+    rows, columns = ((large - small) // 2 for large, small in zip(expected.shape[1:3], (9, 11), strict=True))
+    expected[:, rows : rows + 9, columns : columns + 11] = given / 255 * (high - low) + low
+    np.testing.assert_allclose(shown, expected, rtol=0, atol=1e-6)  # float32
+    assert (shown.min(), shown.max()) == (low, high)
+
+
+DECODE = {
+    "rotation": lambda encoded: np.degrees(np.arctan2(encoded[:, 1], encoded[:, 0])),
+    "shift": lambda encoded: np.rint(3.5 * encoded),
+    "scaling": lambda encoded: 2.0 ** encoded[:, 0],
+    "shear": lambda encoded: encoded[:, 0],
+}
+
+
+@every_transformation
+def test_targets_are_transformed_by_the_encoded_parameters(name):
+    kind, full, part, _ = RANGES[name]
+    task, labels = TASKS[f"generation by {name}"], np.resize(CLASSES, 300)
+    given = images(300, channels=1)
+    upright, encoded, targets = prepared(task, given, labels, range(300))
+    parameters = DECODE[name](encoded).astype("float32")
+    # Rotations known to 2e-5 degrees move pixels 7 from the centre by 2e-6, of differences up to 2; so do factors.
+    np.testing.assert_allclose(targets, kind.apply(upright, parameters, -1.0), rtol=0, atol=1e-4)
+    # Each class is drawn from its own range; restricted ones nowhere else, free ones beyond it.
+    free = labels == 2
+    slack = 0 if kind.whole else 1e-4
+    wide = tuple((low - slack, high + slack) for low, high in part)
+    assert contains(wide, parameters[~free].ravel()).all()
+    beyond = ~contains(wide, parameters[free].ravel())
+    assert beyond.mean() > 0.25 and contains(((full[0][0] - slack, full[0][1] + slack),), parameters.ravel()).all()
+    # Recognition shows the very same images.
+    [shown, _] = prepared(TASKS[f"recognition by {name}"], given, labels, range(300))
+    np.testing.assert_allclose(shown * 2 - 1, targets, rtol=0, atol=2e-6)  # float32
+
+
+def test_direction_of_training_images():
+    # 90 degrees counter-clockwise is numpy's rot90, with cosine 0 and sine 1; shifts are (down, right).
+    given = images(2, 9, 9)
+    turn = Generation(Rotation(), Ranges(((90, 90),)), outside=((0, 1),))
+    upright, encoded, targets = prepared(turn, given, [2, 4], range(2))
+    np.testing.assert_array_equal(targets, np.rot90(upright, axes=(1, 2)))
+    np.testing.assert_array_equal(encoded, [[0.0, 1.0]] * 2)
+    given, labels = images(20, 28, 28), np.resize(CLASSES, 20)
+    upright, encoded, targets = prepared(SHIFTED, given, labels, range(20))
+    for image, (dy, dx), shifted in zip(upright, np.rint(20 * encoded).astype(int), targets, strict=True):
+        expected = np.full((68, 68, 1), -1.0)
+        expected[20 + dy : 48 + dy, 20 + dx : 48 + dx] = image
+        np.testing.assert_array_equal(shifted, expected)
+
+
+@pytest.mark.parametrize(
+    "task", [*TASKS.values(), replace(TASKS["recognition by rotation"], max_shift=2)], ids=[*TASKS, "max_shift"]
+)
+def test_training_images_are_a_function_of_seed_and_draw_number(task):
+    given, labels = images(12), np.resize(CLASSES, 12)
+    whole = prepared(task, given, labels, range(12))
+    parts = [prepared(task, given[n : n + 1], labels[n : n + 1], [n]) for n in range(12)]
+    for each, own in zip(whole, zip(*parts, strict=True), strict=True):
+        # A vectorised power of two rounds differently in a batch; it moves pixels by 1e-6.
+        np.testing.assert_allclose(np.concatenate(own), each, rtol=0, atol=1e-5)
+    for other in (prepared(task, given, labels, range(12), seed=2), prepared(task, given, labels, range(12, 24))):
+        shown = 0 if isinstance(task, Recognition) else 2
+        same = np.isclose(whole[shown], other[shown]).reshape(12, -1).all(axis=-1)
+        # Of 49 or 9 pairs of shifts, one may come again.
+        assert same.sum() <= (4 if isinstance(task.transformation, Shift) else 0)
+
+
+# Random shifts of training images
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "2", None])
+def test_bad_max_shift_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"^Argument `max_shift` must be a non-negative integer\. Received: "):
+        replace(ROTATED, max_shift=wrong)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_training_images_are_shifted_by_up_to_max_shift(most):
+    task = Recognition(Rotation(), Ranges(((0, 0),)), max_shift=most)
+    given = np.zeros((500, 9, 7, 1), "uint8")
+    given[:, 4, 3] = 255
+    shown, _ = prepared(task, given, np.resize(CLASSES, 500), range(500))
+    # The one white pixel is where it was or has moved by whole pixels; 500 draws of 25 pairs miss none of them.
+    where = np.argwhere(shown == 1.0)
+    assert len(where) == 500 and shown.sum() == 500
+    steps = range(-most, most + 1)
+    assert {tuple(at) for at in where[:, 1:3] - (4, 3)} == {(dy, dx) for dy in steps for dx in steps}
+    counts = np.unique(where[:, 1:3], axis=0, return_counts=True)[1]
+    mean = 500 / len(counts)
+    # Five standard deviations of a count that is nearly Poisson.
+    assert counts.min() > mean - 5 * mean**0.5 and counts.max() < mean + 5 * mean**0.5
+    assert ("shifted" in task.shown(shown, None)[1]) == (most > 0)
+
+
+def test_max_shift_leaves_the_angles_as_they_are():
+    task, given, labels = TASKS["recognition by rotation"], images(8, 12, 12), np.resize(CLASSES, 8)
+    plain, shifted = (prepared(replace(task, max_shift=most), given, labels, range(8))[0] for most in (0, 2))
+    inner = (slice(2, -2), slice(2, -2))
+    for image, moved in zip(plain, shifted, strict=True):
+        rolled = [np.roll(image, (dy, dx), (0, 1)) for dy in range(-2, 3) for dx in range(-2, 3)]
+        # Float32 interpolation.
+        assert sum(np.allclose(moved[inner], one[inner], atol=1e-5) for one in rolled) == 1

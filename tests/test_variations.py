@@ -1,0 +1,77 @@
+"""Changed models and their names. (What each option of the command line changes is in cli/test_run.)"""
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.generation_rotation import MODELS
+from experiments.generation_rotation import TASK as ROTATED
+from experiments.recognition_upright import EXPERIMENT as UPRIGHT
+from invariance.errors import UserError
+from invariance.ranges import Ranges
+from invariance.tasks import Recognition
+from invariance.transforms import Rotation
+from invariance.variations import Variant, base, is_changed, without_precision
+
+ALL = ((0, 360),)
+
+
+def variant(task, model="ae_rotation"):
+    return Variant(model, MODELS[model], task)
+
+
+@pytest.mark.parametrize(
+    "name, original, changed, steps_changed, in_any_precision",
+    [
+        ("cnn_00", "cnn_00", False, False, "cnn_00"),
+        ("cnn_00_corrected", "cnn_00_corrected", False, False, "cnn_00_corrected"),
+        ("cnn_00+bfloat16", "cnn_00", True, False, "cnn_00"),
+        ("cnn_00+steps=9", "cnn_00", True, True, "cnn_00+steps=9"),
+        ("cnn_00+units=7+steps=9+bfloat16", "cnn_00", True, True, "cnn_00+units=7+steps=9"),
+    ],
+)
+def test_names_can_be_read_back(name, original, changed, steps_changed, in_any_precision):
+    assert base(name) == original
+    assert (is_changed(name), is_changed(name, "steps")) == (changed, steps_changed)
+    assert without_precision(name) == in_any_precision
+
+
+def test_nothing_changed_leaves_everything():
+    plain = variant(ROTATED)
+    assert plain.with_classes(None, None) is plain and plain.with_precision("float32") is plain
+    assert plain.corrected() is None
+
+
+@pytest.mark.parametrize(
+    "task, number",
+    [
+        (replace(ROTATED, ranges=Ranges(ALL, {3: ((0, 10),), 4: ((0, 20),)})), "several ranges"),
+        # All classes are shown single values, or what counts as in range at most: nothing is restricted by that.
+        (UPRIGHT.task, "no range"),
+        (Recognition(Rotation(), Ranges(ALL)), "no range"),
+        (Recognition(Rotation(), Ranges(((0, 90),)), inside=((0, 90),), outside=((90, 360),)), "no range"),
+        (Recognition(Rotation(), Ranges(((0, 90),)), inside=((45, 135),), outside=((180, 270),)), "no range"),
+    ],
+)
+def test_no_single_range_for_other_restricted_classes(task, number):
+    with pytest.raises(UserError, match=f"^--restricted: ae_rotation has {number} for restricted classes$"):
+        variant(task).with_classes((5,), None)
+    # None needs none.
+    assert variant(task).with_classes((), None).task.restricted == ()
+
+
+def test_range_of_restricted_classes():
+    task = Recognition(Rotation(), Ranges(ALL, {3: ((0, 10),), 4: ((0, 10),)}))
+    assert variant(task).with_classes((5,), None).task.ranges == Ranges(ALL, {5: ((0, 10),)})
+    # Without restricted classes, a proper part of the training range; also one that wraps around.
+    task = Recognition(Rotation(), Ranges(ALL), inside=((315, 405),), outside=((45, 315),))
+    assert variant(task).with_classes((5, 6), None).task.ranges == Ranges(ALL, dict.fromkeys((5, 6), ((315, 405),)))
+    # The task itself refuses classes.
+    with pytest.raises(UserError, match="excluded and restricted"):
+        variant(task).with_classes((5,), (5,))
+
+
+def test_arguments_that_can_be_changed():
+    arguments = variant(ROTATED).arguments()
+    assert arguments["feature_maps"] == 256 and arguments["regulariser"] is None and "filters" not in arguments
+    assert replace(variant(ROTATED), entry=replace(MODELS["ae_rotation"], model=len)).arguments() == {}

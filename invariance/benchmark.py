@@ -13,12 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from invariance.files import write_json
+from invariance.models.autoencoder import Autoencoder
+from invariance.models.capsnet import CapsNet
+from invariance.models.cnn import CNN, Convolution
+from invariance.models.matrix_capsnet import MatrixCapsNet
 from invariance.processes import cores
+from invariance.ranges import Ranges
 from invariance.runs.execute import PRECISIONS
 from invariance.runs.provenance import import_tensorflow, provenance
+from invariance.tasks import Generation, Recognition, Task
+from invariance.transforms import Rotation, Shift
 
 BATCH = 128
 EVALUATION_BATCH = 512
+NARROW = ((-45, 45),)
+RECOGNITION = Recognition(Rotation(), Ranges(((0, 360),), {3: NARROW, 4: NARROW}), (6, 9))
+
+
+def networks() -> dict[str, tuple[Any, Task, int]]:
+    """Name -> (model at its published size, task, images per step).
+
+    As declared in experiments/, which the library does not import.
+    """
+    rotation = Generation(Rotation(), Ranges(((-180, 180),), {4: NARROW, 9: NARROW}))
+    shift = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))
+    return {
+        "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), True, 0.5), RECOGNITION, 128),
+        "capsnet_dr": (CapsNet(), RECOGNITION, 100),
+        "capsnet_em": (MatrixCapsNet(), RECOGNITION, 50),
+        "ae_rotation": (Autoencoder(), rotation, BATCH),
+        "ae_shift": (Autoencoder(), shift, BATCH),
+        "ae_rotation, F = 128": (Autoencoder(feature_maps=128), rotation, BATCH),
+        "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
+    }
 
 
 def main(precisions: Sequence[str], seconds: float, path: Path) -> None:
@@ -136,21 +163,10 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable[[], Any], int, fl
     import numpy as np
 
     from invariance import xla
-    from invariance.models.autoencoder import Autoencoder
-    from invariance.models.capsnet import CapsNet
-    from invariance.models.cnn import CNN, Convolution
-    from invariance.models.matrix_capsnet import MatrixCapsNet
-    from invariance.ranges import Ranges
     from invariance.runs import pipeline, training
-    from invariance.tasks import Generation, Recognition
-    from invariance.transforms import Rotation, Shift
 
     keras.config.set_dtype_policy(PRECISIONS[precision])
     shape, classes = (28, 28, 1), (0, 1, 2, 3, 4, 5, 7, 8)
-    narrow = ((-45, 45),)
-    recognition = Recognition(Rotation(), Ranges(((0, 360),), {3: narrow, 4: narrow}), (6, 9))
-    rotation = Generation(Rotation(), Ranges(((-180, 180),), {4: narrow, 9: narrow}))
-    shift = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))
     rng = np.random.default_rng(0)
     # The size of MNIST without 6 and 9; speed does not depend on the pixels.
     images = rng.integers(0, 256, (48_133, *shape), np.uint8)
@@ -158,7 +174,7 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable[[], Any], int, fl
 
     if precision == "float32":
         batches = iter(pipeline.batches(images, labels, 0, BATCH, 0, 10**9))
-        warp = xla.compiled(recognition.prepare(0, classes))
+        warp = xla.compiled(RECOGNITION.prepare(0, classes))
         one = next(batches)
         yield "warp", lambda: warp(*one)[0].numpy(), BATCH, 0
         yield "input pipeline", lambda: next(batches), BATCH, 0
@@ -167,17 +183,7 @@ def _workloads(precision: str) -> Iterator[tuple[str, Callable[[], Any], int, fl
         _, diverged = step(*next(batches))
         diverged.numpy()
 
-    # As declared in experiments/, which the library does not import.
-    networks = {
-        "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), True, 0.5), recognition, 128),
-        "capsnet_dr": (CapsNet(), recognition, 100),
-        "capsnet_em": (MatrixCapsNet(), recognition, 50),
-        "ae_rotation": (Autoencoder(), rotation, BATCH),
-        "ae_shift": (Autoencoder(), shift, BATCH),
-        "ae_rotation, F = 128": (Autoencoder(feature_maps=128), rotation, BATCH),
-        "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
-    }
-    for name, (network, task, batch_size) in networks.items():
+    for name, (network, task, batch_size) in networks().items():
         sizes = task.arguments(shape, classes)
         model = network(*sizes)
         model.optimizer.build(model.trainable_variables)

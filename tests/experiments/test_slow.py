@@ -53,14 +53,17 @@ def test_quick_profile_draws_known_digits_better(mnist_folder, tmp_path, experim
 CAPSULES = ("reconstruction.csv", "reconstructions_in_range.png", "dimensions.png")
 
 
+MAP = ("map.csv", "map.png")
+
+
 @pytest.mark.parametrize(
     "experiment, model, files",
     [
         ("recognition_rotation", "capsnet_dr", {*RECOGNISED, *RECONSTRUCTED, "dimensions.png"}),
         ("recognition_upright", "capsnet_dr", {"predictions.csv", *CAPSULES}),
-        ("recognition_shift", "cnn_00", {"predictions.csv", "accuracy_by_shift.png", "taken_for.png", "map.csv", "map.png"}),
+        ("recognition_shift", "cnn_00", {"predictions.csv", "accuracy_by_shift.png", "taken_for.png", *MAP}),
         ("generation_rotation", "aae_rotation", set(DRAWN)),
-        ("generation_shift", "ae_shift", {*DRAWN, "map.csv", "map.png"}),
+        ("generation_shift", "ae_shift", {*DRAWN, *MAP}),
     ],
 )  # fmt: skip
 def test_figures_of_a_run(tmp_path, experiment, model, files):

@@ -80,10 +80,10 @@ CASES = {
         DRAWN,
         ("loss", "critic_loss", "encoder_loss"),
     ),
-    # Two parameters: a map.
+    # Two parameters: a map. A code of one number, whose covariance is a number, too.
     "generation_by_shift": Case(
         Generation(Shift((40, 40), 6.0), Ranges(((-6, 6),), {4: CENTRAL, 9: CENTRAL})),
-        Autoencoder(4, 10, (4, 8), 16),
+        Autoencoder(4, 1, (4, 8), 16),
         (*DRAWN, "map.csv", "map.png"),
         ("loss",),
         grid_spacing=2,

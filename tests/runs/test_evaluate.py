@@ -10,6 +10,9 @@ from invariance.cli import main
 from invariance.runs.folder import RunFolder
 from tests.helpers import refused
 
+# In one process, which carries out the shared runs once.
+pytestmark = pytest.mark.xdist_group("runs")
+
 RECOGNITION, ROTATED = "recognition_by_rotation", "generation_by_rotation"
 
 

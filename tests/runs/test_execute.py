@@ -28,6 +28,9 @@ from tests.helpers import REPOSITORY
 from tests.runs import cases
 from tests.runs.cases import ALWAYS, CASES, VARYING
 
+# In one process, which carries out the shared runs once.
+pytestmark = pytest.mark.xdist_group("runs")
+
 every_task = pytest.mark.parametrize(
     "name", ["recognition_by_rotation", "generation_by_rotation", "generation_by_shift"]
 )

@@ -8,9 +8,13 @@ import sys
 
 import pytest
 
-from tests.helpers import PATIENCE, REPOSITORY
+from invariance.cli import run_experiment
+from tests.helpers import PATIENCE, REPOSITORY, in_this_process
 from tests.runs import cases
 from tests.runs.test_execute import assert_equally_measured, assert_equally_trained
+
+# In one process, which carries out the shared runs once.
+pytestmark = pytest.mark.xdist_group("runs")
 
 NAME = "recognition_by_rotation"
 
@@ -69,8 +73,28 @@ def test_ctrl_c_says_how_to_resume(stopped):
     assert "checkpoint.npz" in files and "metrics.json" not in files
 
 
-def test_run_that_was_killed_and_stopped_ends_as_if_it_had_not_been(stopped, whole, data):
+def test_run_that_was_killed_and_stopped_ends_as_if_it_had_not_been(stopped, whole, data, monkeypatch, capsys):
     runs, *_ = stopped
-    folder = cases.run(cases.config(NAME, data), runs, redraws=2)
+    in_this_process(monkeypatch)
+    cases.no_figures(monkeypatch)
+    argv = ["--models", NAME, "--profile", "smoke", "--dataset", str(data), "--runs", str(runs), "--redraws", "2"]
+    assert run_experiment(cases.EXPERIMENT, argv) == 0
+    folder = cases.config(NAME, data).folder(runs)
     assert_equally_trained(folder, whole(NAME))
     assert_equally_measured(folder, whole(NAME))
+    # What it prints: the rest of its epochs, what was measured, the table.
+    lines = capsys.readouterr().out.splitlines()
+    metrics = folder.json("metrics.json")
+    assert lines[0] == "Recognition under rotation: classes 3 and 4 shown within ±45 degrees only"
+    assert any(re.match(rf"{NAME} seed 0: resuming from step \d+ of 12$", line) for line in lines)
+    assert sum(line.startswith(f"{NAME} seed 0  epoch ") for line in lines) in (1, 2)
+    [summary] = [line for line in lines if line.startswith(f"{NAME} seed 0: P_test {metrics['p_test']:.4f}, ")]
+    # Three epochs do not teach every class; which are never answered depends on the machine's rounding.
+    rows = folder.csv("predictions.csv")
+    answered = {row["predicted"] for row in rows if row["images"]}
+    never = [f"{label:.0f}" for label in dict.fromkeys(row["predicted"] for row in rows) if label not in answered]
+    marked = "gives the same answer" if len(never) == 7 else f"never answers {never[0]}" if never else "  (trained"
+    assert marked in summary and summary.endswith(f"; {folder.path})")
+    assert any(line.startswith(f"{NAME}  ") and f"{metrics['p_test']:.4f}"[1:] in line for line in lines)
+    assert lines[-1] == f"Table, curves and figures: {folder.path.parents[1]}"
+    assert f"\n| {NAME}" in (folder.path.parents[1] / "table.md").read_text()

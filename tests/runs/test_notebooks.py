@@ -14,6 +14,9 @@ from invariance.runs.folder import RunFolder
 from tests.helpers import REPOSITORY, assert_one_line, python, store_run
 from tests.runs import cases
 
+# In one process, which carries out the shared runs once.
+pytestmark = pytest.mark.xdist_group("runs")
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NAME = "recognition_by_rotation"
 

@@ -317,6 +317,37 @@ def test_remarks():
     assert "pixels in [-1, 1], 1,234 test images" in remark
 
 
+def test_summary_of_generation():
+    values = {"2": 1.0, "4": 4.0, "9": 2.0}
+    only = replace(DRAWN, ranges=Ranges(((-180, 180),), {4: SHOWN}))
+    assert only.summary(values) == "4: out/in 4.00; others 1.00 to 2.00"
+    free = replace(DRAWN, ranges=Ranges(((-180, 180),)))
+    assert free.summary(values) == "all classes: out/in 1.00 to 4.00"
+    every = replace(DRAWN, ranges=Ranges(((-180, 180),), dict.fromkeys(CLASSES, SHOWN)))
+    assert every.summary(values) == "2: out/in 1.00, 4: out/in 4.00, 9: out/in 2.00"
+
+
+def test_columns_of_generation():
+    columns = DRAWN.columns([4])
+    assert [column.title for column in columns] == ["4 in", "4 out", "4 out/in", "others out/in"]
+    assert [column.key for column in columns] == ["mse_in_4", "mse_out_4", "ratio_4", "ratio_others"]
+    metrics = {"mse_in": {"4": 0.02}, "mse_out": {"4": 0.08}, "ratio": {"2": 1.125, "4": 4.0, "9": 2.0}}
+    texts = [column.form(column.read(metrics)) for column in columns]
+    assert texts == [".0200", ".0800", "4.00", "1.12–2.00"]
+    # Published tables give the range of the others; numbers that are missing are dashes.
+    assert columns[-1].read({"ratio_others": [1.04, 1.32]}) == (1.04, 1.32)
+    assert [column.form(column.read({})) for column in columns] == ["—"] * 4
+
+
+@every_task
+def test_pictures_have_captions(task):
+    pictures = task.pictures()
+    assert len(pictures) >= 3 and all(name.endswith(".png") and caption for name, caption in pictures.items())
+    # Named after the parameter.
+    if isinstance(task, Recognition):
+        assert f"accuracy_by_{task.transformation.parameter}.png" in pictures
+
+
 # Grids
 
 
@@ -589,6 +620,10 @@ def test_training_images_are_shifted_by_up_to_max_shift(most):
     # Five standard deviations of a count that is nearly Poisson.
     assert counts.min() > mean - 5 * mean**0.5 and counts.max() < mean + 5 * mean**0.5
     assert ("shifted" in task.shown(shown, None)[1]) == (most > 0)
+    # They do not depend on what the parameters are drawn from: equal pairs are a coincidence, of 9 or 25.
+    draws = np.arange(500, dtype="int64") + 2**33
+    parameters = np.asarray(Shift().draw(Ranges(((-most, most + 1),)), 1, draws, np.zeros(500)))
+    assert most == 0 or (where[:, 1:3] - (4, 3) == parameters).all(axis=-1).mean() < 0.25
 
 
 def test_max_shift_leaves_the_angles_as_they_are():

@@ -105,6 +105,9 @@ class Entry:
         variants: profile -> builder used there instead (of a narrower network, for example).
         task: the model's own task; None for the experiment's.
         note: what readers of its numbers need to know, printed below the tables.
+        told: what the model is told, beginning with its rung: "K0: ..." labelled images only; "K1: ..." which drawings
+            show the same image; "K2: ..." the parameter as a number; "K3: ..." the transformation itself. Empty for
+            what every model of the task is told.
     """
 
     model: Callable[..., Any]
@@ -112,6 +115,7 @@ class Entry:
     variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     task: Task | None = None
     note: str = ""
+    told: str = ""
 
     def model_for(self, profile: str) -> Callable[..., Any]:
         """The builder used in a profile."""
@@ -132,8 +136,8 @@ class Entry:
 
     def departures(self, profile: str) -> list[str]:
         """How a profile differs from the original (the profile `paper`): a phrase for each setting that does."""
-        if "paper" not in self.budgets:
-            return []
+        if "paper" not in self.budgets or self.told:
+            return []  # a model that is told more than the original's is not one of them
         # How often losses are logged and how finely models are measured does not change the model.
         harmless = ("steps_per_epoch", "grid_spacing", "images_per_class")
         pairs: list[tuple[Any, Any]] = [(self.budgets[profile], self.budgets["paper"])]

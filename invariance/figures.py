@@ -100,7 +100,7 @@ def error_of_reconstruction(predictions: Predictions, task: Recognition, title: 
 def _shade(axes: Any, task: Task, labels: Sequence[int], names: str) -> None:
     """Shades the training ranges of some classes; ranges of whole values up to their last one."""
     kind = task.transformation
-    spans = {span for label in labels for span in centred(task.ranges.of(label), kind.period)}
+    spans = {span for label in labels for span in centred(task.drawn.of(label), kind.period)}
     for number, (low, high) in enumerate(sorted(spans)):
         axes.axvspan(
             low,
@@ -334,7 +334,7 @@ def pairs(
     """
     digits = len(labels)
     figure, panels = _sheet(2 * digits, len(points))
-    trained_at = {label: contains(task.ranges.of(label), points, task.transformation.period) for label in labels}
+    trained_at = {label: contains(task.drawn.of(label), points, task.transformation.period) for label in labels}
     for row, label in enumerate(labels):
         for column, point in enumerate(points):
             trained = trained_at[label][column]
@@ -400,6 +400,43 @@ def parameter_map(
     return figure
 
 
+def vector_fields(learnt: np.ndarray, true: np.ndarray, mask: np.ndarray, task: Task, title: str) -> Figure:
+    """Learnt vector fields beside the true ones, and their difference.
+
+    Args:
+        learnt: (fields, height, width, 2), rows and columns in pixels.
+        true: (dimensions, height, width, 2). The combination of learnt fields nearest to each is shown beside it.
+        mask: (height, width), where they are compared.
+        task: gives the names.
+        title: of the figure.
+    """
+    height, width = mask.shape
+    rows, columns = np.mgrid[:height:2, :width:2]
+    figure, panels = plt.subplots(len(true), 3, figsize=(10.5, 3.6 * len(true) + 0.6), squeeze=False)
+    basis = learnt[:, mask].reshape(len(learnt), -1).T
+    for panel_row, field in zip(panels, true, strict=True):
+        weights = np.linalg.lstsq(basis, field[mask].ravel(), rcond=None)[0]
+        nearest = np.tensordot(weights, learnt, 1)
+        scale = np.abs(field[mask]).max() / 1.8
+        shown = np.where(mask[..., None], field, np.nan)
+        for panel, values, name in zip(
+            panel_row,
+            (nearest, shown, (nearest - shown) * 10),
+            ("learnt", "true", "difference, ten times"),
+            strict=True,
+        ):
+            arrows = values[::2, ::2] / scale
+            panel.quiver(
+                columns, rows, arrows[..., 1], arrows[..., 0], angles="xy", scale_units="xy", scale=1, width=0.004
+            )
+            panel.set(title=name, aspect="equal", xlim=(-1, width), ylim=(height, -1))
+            panel.set_xticks([])
+            panel.set_yticks([])
+    figure.suptitle(f"{title}\nhow pixels move, per unit of the {task.transformation.parameter}", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
 @dataclass(frozen=True, eq=False)
 class Animation:
     """An animated GIF: the expected image beside the drawn one, above a white bar if the parameter was trained.
@@ -426,7 +463,7 @@ class Animation:
         Raises:
             RunError: if the file cannot be written.
         """
-        trained = contains(self.task.ranges.of(self.label), self.points, self.task.transformation.period)
+        trained = contains(self.task.drawn.of(self.label), self.points, self.task.transformation.period)
         frames = []
         for left, right, inside in zip(self.expected, self.drawn, trained, strict=True):
             gap = -np.ones((left.shape[0], 2, left.shape[2]))

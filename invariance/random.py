@@ -11,7 +11,7 @@ from invariance.ranges import Ranges, length
 from invariance.typing import Tensor
 
 # Each use has a stream of its own, so that no two uses share numbers.
-ORDER, PARAMETERS, EVALUATION, AUGMENTATION = 0, 1, 2, 3
+ORDER, PARAMETERS, EVALUATION, AUGMENTATION, PARTNERS, TIMES, CLASSES = range(7)
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 

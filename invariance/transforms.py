@@ -175,6 +175,26 @@ class Transformation:
         low, high = map(self.to_coordinate, extent)
         return np.round(np.asarray(self.from_coordinate(np.linspace(low, high, count)), float), 9)
 
+    def vector_fields(self, height: int, width: int) -> np.ndarray:
+        """The velocity of each pixel of an image, by finite differences at the identity.
+
+        Pixels that come from outside the image have no meaningful velocity.
+
+        Returns:
+            (dimensions, height, width, 2), rows and columns in pixels per unit of `to_coordinate`. For small
+            parameters, the transformed image shows at p what the image shows at p + velocity x parameter.
+        """
+        import numpy as np
+
+        places = np.moveaxis(np.mgrid[:height, :width], 0, -1).astype("float32")
+        step = 1.0 if self.whole else 1e-2
+        start = self.to_coordinate(self.identity)
+        parameters = np.full((self.dimensions, self.dimensions), self.identity, "float32")
+        np.fill_diagonal(parameters, self.from_coordinate(start + step))
+        images = np.repeat(places[None], self.dimensions, 0)
+        moved = self.apply(images, parameters if self.dimensions > 1 else parameters[:, 0])
+        return (np.asarray(moved) - places) / step
+
     def parameters(self, points: np.ndarray) -> np.ndarray:
         """The parameters at the points of a grid: (points,), or (points, dimensions), all of them equal."""
         import numpy as np

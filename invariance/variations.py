@@ -18,6 +18,13 @@ from invariance.tasks import Task
 
 _MARK = "+"
 
+# Controls: other data for the same measurement. Name -> what a model is told, or not told, by them.
+UNRESTRICTED, ALL_RESTRICTED = "unrestricted", "all_restricted"
+CONTROLS = {
+    UNRESTRICTED: "and the missing drawings of the restricted classes",
+    ALL_RESTRICTED: "without the free classes outside the restricted range",
+}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -107,7 +114,7 @@ class Variant:
         changes: dict[str, Any] = {}
         suffixes = []
         if restricted is not None:
-            shown = self._restricted_range() if restricted else ()
+            shown = self._restricted_range("--restricted") if restricted else ()
             changes["ranges"] = Ranges(self.task.ranges.default, dict.fromkeys(restricted, shown))
             suffixes.append(f"restricted={_listed(restricted)}")
         if excluded is not None:
@@ -120,8 +127,8 @@ class Variant:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def _restricted_range(self) -> Intervals:
-        """The range in which restricted classes are trained."""
+    def _restricted_range(self, option: str) -> Intervals:
+        """The range in which restricted classes are trained; raises UserError, naming the option, without one."""
         own = set(self.task.ranges.restricted.values())
         if len(own) == 1:
             return own.pop()
@@ -130,8 +137,23 @@ class Variant:
         excess, rest = length(complement(inside, whole, period)), length(complement(whole, inside, period))
         if own or not length(inside) or excess or not rest:
             number = "several ranges" if own else "no range"
-            raise UserError(f"--restricted: {self.name} has {number} for restricted classes")
+            raise UserError(f"{option}: {self.name} has {number} for restricted classes")
         return inside
+
+    def with_control(self, control: str) -> Variant:
+        """Trained on other drawings, and measured as before.
+
+        Args:
+            control: `UNRESTRICTED`: the restricted classes are shown in the free classes' range, too; or
+                `ALL_RESTRICTED`: all classes are shown in the restricted range only.
+
+        Raises:
+            UserError: if the task has no restricted classes, or no range for them.
+        """
+        if not self.task.restricted:
+            raise UserError(f"--control: {self.name} has no restricted classes")
+        shown = self.task.ranges.default if control == UNRESTRICTED else self._restricted_range("--control")
+        return self.named(control, task=replace(self.task, training=Ranges(shown)))
 
     def with_precision(self, precision: str) -> Variant:
         """Trained in another precision; float32 leaves the name as it is."""
@@ -155,6 +177,12 @@ def base(name: str) -> str:
 def is_changed(name: str, *settings: str) -> bool:
     """Whether a name records a change; of these settings only, if any are given."""
     return any(not settings or each.partition("=")[0] in settings for each in name.split(_MARK)[1:])
+
+
+def told(name: str, entry: Entry | None, task: Task) -> str:
+    """What a model is told, see `Entry.told`, given its full name."""
+    own = entry.told if entry and entry.told else task.told
+    return " ".join([own, *(text for control, text in CONTROLS.items() if control in name.split(_MARK)[1:])])
 
 
 def without_precision(name: str) -> str:

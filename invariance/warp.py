@@ -1,4 +1,4 @@
-"""A batched, bilinear, differentiable warp on `keras.ops`, and the transformations of images based on it.
+"""A batched, differentiable warp on `keras.ops`, and the transformations of images based on it.
 
 Images are (batch, height, width, channels) of any dtype; results are float32. Angles are in degrees, counter-clockwise
 positive as seen on the screen, where rows run downwards. Shifts are in pixels, dy positive downwards, dx positive to
@@ -12,8 +12,8 @@ from keras import ops
 from invariance.typing import Tensor
 
 
-def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Tensor:
-    """Samples images bilinearly at the given coordinates.
+def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0, *, cubic: bool = False) -> Tensor:
+    """Samples images at the given coordinates, bilinearly by default.
 
     Between the border pixels and the outside, values are interpolated, as in scipy's mode "grid-constant".
 
@@ -22,12 +22,18 @@ def warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float = 0.0) -> Te
         rows: (batch, out_height, out_width) row coordinates, in pixels; pixel centres are integers.
         columns: (batch, out_height, out_width) column coordinates.
         fill: value outside the images.
+        cubic: interpolate by cubic convolution (Catmull-Rom), which blurs images less; values may then leave the
+            images' range by some per cent.
 
     Returns:
         (batch, out_height, out_width, channels) float32, differentiable in images, rows and columns.
+
+    Reference: Keys, "Cubic convolution interpolation for digital image processing" (1981), for ``cubic``.
     """
     images, rows, columns = (ops.cast(value, "float32") for value in (images, rows, columns))
     height, width, channels = images.shape[1:]
+    if cubic:
+        return _cubic_warp(images, rows, columns, fill)
     # The images are padded by one pixel of the fill value, to which coordinates farther out are clipped.
     padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float(fill))
     pixels = ops.reshape(padded, (-1, channels))
@@ -50,6 +56,41 @@ def _split(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
     inside = ops.clip(coordinates, -1.0, float(size)) + 1.0
     before = ops.minimum(ops.floor(inside), float(size))
     return ops.cast(before, "int32"), inside - ops.stop_gradient(before)
+
+
+def _cubic_warp(images: Tensor, rows: Tensor, columns: Tensor, fill: float) -> Tensor:
+    """`warp` by cubic convolution."""
+    height, width, channels = images.shape[1:]
+    # Coordinates are clipped to the first pixel outside the images. Four pixels are read around each: two before it and
+    # two after it, or itself and three after it.
+    padded = ops.pad(images, ((0, 0), (2, 3), (2, 3), (0, 0)), constant_values=float(fill))
+    pixels = ops.reshape(padded, (-1, channels))
+    top, down = _cubic_split(rows, height)
+    left, right = _cubic_split(columns, width)
+    batch = ops.reshape(ops.arange(ops.shape(images)[0], dtype="int32"), (-1, 1, 1))
+    corner = (batch * (height + 5) + top) * (width + 5) + left
+    total = 0.0
+    for row, weight in enumerate(down):
+        line = sum(
+            ops.take(pixels, corner + row * (width + 5) + column, axis=0) * each[..., None]
+            for column, each in enumerate(right)
+        )
+        total = total + line * weight[..., None]
+    return total
+
+
+def _cubic_split(coordinates: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
+    """The index, in the padded image, of the first of the four pixels around each coordinate, and their weights."""
+    inside = ops.clip(coordinates, -1.0, float(size))
+    before = ops.floor(inside)
+    t = inside - ops.stop_gradient(before)
+    weights = [
+        ((-0.5 * t + 1.0) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1.0,
+        ((-1.5 * t + 2.0) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    ]
+    return ops.cast(before, "int32") + 1, weights
 
 
 def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:

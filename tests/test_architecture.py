@@ -16,11 +16,12 @@ MODULES = {
 # From the bottom to the top; a module imports from its own layer and those below.
 LAYERS = (
     ("typing", "wording", "errors", "progress", "processes", "files", "ranges", "xla"),
-    ("warp", "random", "routing", "losses", "optimizers", "datasets"),
+    ("warp", "random", "routing", "losses", "optimizers", "datasets", "generators"),
     ("transforms", "layers"),
     ("models", "figures"),
     ("tasks",),
     ("experiment",),
+    ("transfer",),
     ("variations", "runs"),
     ("report", "benchmark", "notebooks", "probing"),
     ("cli",),

@@ -22,7 +22,7 @@ from invariance.runs.engine import carry_out
 from invariance.runs.execute import PRECISIONS, Options, RunConfig, check_unchanged, load_data
 from invariance.runs.find import find
 from invariance.runs.provenance import stderr_on_failure
-from invariance.variations import Variant
+from invariance.variations import CONTROLS, Variant
 
 if TYPE_CHECKING:
     from invariance.datasets import Data
@@ -55,6 +55,7 @@ def parser(experiment: Experiment) -> argparse.ArgumentParser:
     )
     add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
+    add("--control", help=f"other training data: {' or '.join(CONTROLS)}; stored as NAME+CONTROL")
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
@@ -218,7 +219,11 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
         variants = [variant.with_learning_rate(profile, rate) for variant in variants]
     restricted = check.labels("--restricted", arguments.restricted)
     excluded = check.labels("--excluded", arguments.excluded)
-    variants = [variant.with_classes(restricted, excluded).with_precision(arguments.precision) for variant in variants]
+    variants = [variant.with_classes(restricted, excluded) for variant in variants]
+    if arguments.control is not None:
+        check.choice("--control", arguments.control, tuple(CONTROLS))
+        variants = [variant.with_control(arguments.control) for variant in variants]
+    variants = [variant.with_precision(arguments.precision) for variant in variants]
     if arguments.grid:
         variants = [
             variant.with_grid(profile, check.spacing("--grid", arguments.grid, variant.task)) for variant in variants

@@ -210,7 +210,6 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
         _check_data(folder, described["data_sha256"])
 
     keras.config.set_dtype_policy(PRECISIONS[config.precision])
-    keras.utils.set_random_seed(config.seed)
     model = _model(config, data.image_shape, classes)
     if resumed:
         _record_provenance(folder, progress)
@@ -220,6 +219,10 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
             source["builder_file"] = str(config.builder.path.resolve())
         write_json(folder / "config.json", {**described, **provenance(), **source})
     prepare = task.prepare(config.seed, classes)
+    learned, learning = _learned(config, data, folder, progress, options)
+    if learned is not None:
+        model = _model(config, data.image_shape, classes, learned=learned)
+        prepare = learned.prepare(prepare, config.seed)
     trained = training.train(
         model,
         prepare,
@@ -238,6 +241,10 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
     evaluate_seconds = time.perf_counter() - began
     _training_figures(config, data, prepare, trained["history"], folder)
     measured.save(folder.path, config.title)
+    if learned is not None:
+        learned.save(folder.path)
+        for picture in learned.figures(config.title):
+            picture.save(folder.path)
     with replacing(folder / "model.keras") as partial:
         model.save(partial)
     write_json(
@@ -245,7 +252,8 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
         {
             **{key: described[key] for key in ("experiment", "model", "dataset", "profile", "seed", "precision")},
             **measured.metrics,
-            "train_seconds": round(trained["seconds"], 2),
+            **learning,
+            "train_seconds": round(trained["seconds"] + learning.get("learned", {}).get("seconds", 0.0), 2),
             "evaluate_seconds": round(evaluate_seconds, 2),
             "train_images_per_second": round(trained["images"] / trained["seconds"], 1),
             "parameters": model.count_params(),
@@ -253,13 +261,54 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
         },
     )
     # Superseded by model.keras and history.csv.
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for saved in folder.path.rglob(CHECKPOINT):
+        saved.unlink(missing_ok=True)
     times = f"trained {duration(trained['seconds'])}, evaluated {duration(evaluate_seconds)}"
     progress.line(f"{progress.name}: {measured.summary()}  ({times}; {folder.path})")
 
 
-def _model(config: RunConfig, image_shape: tuple[int, ...], classes: tuple[int, ...]) -> Any:
-    """The built and compiled model.
+def _learned(
+    config: RunConfig, data: Data, folder: RunFolder, progress: Progress, options: Options
+) -> tuple[Any, dict[str, Any]]:
+    """What is learnt before the network is trained (a `transfer.learner.Learned`), and its numbers for metrics.json.
+
+    (None, {}) if the builder has no such stages. A stage that was finished before is only loaded.
+    """
+    from invariance.runs import training
+
+    learner = getattr(config.builder, "learner", None)
+    if learner is None:
+        return None, {}
+    stages, seconds = learner.learn(config.task, data, config.seed), 0.0
+    while True:
+        try:
+            stage = next(stages)
+        except StopIteration as end:
+            return end.value, {"learned": {**end.value.metrics, "seconds": round(seconds, 2)}}
+        name = f"{config.model} seed {config.seed}, {stage.name}"
+        with contextlib.closing(Progress(name, options.quiet, live=options.live)) as shown:
+            trained = training.train(
+                stage.model,
+                stage.prepare,
+                stage.images,
+                stage.labels,
+                stage.budget,
+                config.seed,
+                folder.stage(stage.name),
+                shown,
+                parent=options.parent,
+                one_class=stage.one_class,
+            )
+        seconds += trained["seconds"]
+
+
+def _model(config: RunConfig, image_shape: tuple[int, ...], classes: tuple[int, ...], **options: Any) -> Any:
+    """The built and compiled model, with random weights that depend on the seed only.
+
+    Args:
+        config: the run.
+        image_shape, classes: of the data.
+        options: further arguments of the builder.
 
     Raises:
         ModelError: if the builder does not return what the task needs.
@@ -274,7 +323,8 @@ def _model(config: RunConfig, image_shape: tuple[int, ...], classes: tuple[int, 
         except TypeError as error:
             named = ", ".join(map(str, arguments))
             raise ModelError(f"{config.where}: the builder is called with ({named}, learning rate): {error}") from error
-    model = builder(*arguments, config.budget.schedule())
+    keras.utils.set_random_seed(config.seed)
+    model = builder(*arguments, config.budget.schedule(), **options)
     if not isinstance(model, keras.Model):
         raise ModelError(f"{config.where}: the builder must return a Keras model; it returned {type(model).__name__}")
     if not getattr(model, "compiled", False):
@@ -296,7 +346,7 @@ def _training_figures(config: RunConfig, data: Data, prepare: Callable, history:
     figures.Picture("training.png", figures.training_curves(history, config.title)).save(folder.path)
     images, labels, draws = next(iter(pipeline.batches(data.x_train, data.y_train, config.seed, 60, 0, 1)))
     task = config.task
-    drawn = np.asarray(task.transformation.draw(task.ranges, config.seed, draws, labels))
+    drawn = np.asarray(task.transformation.draw(task.drawn, config.seed, draws, labels))
     captions = [
         f"{label}: {task.transformation.text(value)}" for label, value in zip(labels.numpy(), drawn, strict=True)
     ]

@@ -36,6 +36,12 @@ class RunFolder:
         """Whether the run is complete."""
         return (self.path / "metrics.json").is_file()
 
+    def stage(self, name: str) -> RunFolder:
+        """The folder of a stage that precedes the training of the network; created if necessary."""
+        path = self.path / name
+        path.mkdir(exist_ok=True)
+        return RunFolder(path)
+
     def __truediv__(self, name: str) -> Path:
         """The path of one of the folder's files."""
         return self.path / name
@@ -101,7 +107,7 @@ class RunFolder:
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
-            for partial in self.path.glob(".partial-*"):
+            for partial in self.path.rglob(".partial-*"):
                 partial.unlink(missing_ok=True)
             yield
 

@@ -7,23 +7,31 @@ from invariance import random
 from invariance.typing import Tensor
 
 
-def image_index(seed: Tensor, positions: Tensor, size: int) -> tf.Tensor:
+def image_index(seed: Tensor, positions: Tensor, size: Tensor, stream: int = random.ORDER) -> tf.Tensor:
     """The image at each position of an endless sequence, drawn with replacement as in the original program.
 
     Args:
         seed: the run's seed.
         positions: (batch,) int64 positions in the sequence.
         size: number of images.
+        stream: of random numbers.
 
     Returns:
         (batch,) int32 indices, uniform in [0, size): a pure function of seed and position.
     """
-    word = tf.cast(random.words(seed, random.ORDER, positions)[0], tf.uint64)
-    return tf.cast(tf.bitwise.right_shift(word * tf.constant(size, tf.uint64), tf.constant(32, tf.uint64)), tf.int32)
+    word = tf.cast(random.words(seed, stream, positions)[0], tf.uint64)
+    return tf.cast(tf.bitwise.right_shift(word * tf.cast(size, tf.uint64), tf.constant(32, tf.uint64)), tf.int32)
 
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, seed: int, batch_size: int, start: int, stop: int
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    *,
+    one_class: bool = False,
 ) -> tf.data.Dataset:
     """Steps ``start`` to ``stop - 1`` of a run's sequence of batches.
 
@@ -34,16 +42,26 @@ def batches(
         batch_size: images per step.
         start: first step, counted from 0.
         stop: end of the steps, exclusive.
+        one_class: whether all images of a batch are of one class, drawn at random.
 
     Returns:
         A dataset of (images (batch, height, width, channels) uint8, labels (batch,) int32, draw numbers (batch,)
         int64). The draw number is the image's position in the run, of which `Transformation.draw` is a function.
     """
+    if one_class:
+        order = np.argsort(labels, kind="stable")
+        images, labels = images[order], labels[order]
+    _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
     images, labels = tf.constant(images), tf.constant(labels, tf.int32)
+    first, sizes = tf.constant(first, tf.int32), tf.constant(sizes, tf.int32)
 
     def batch(step: tf.Tensor) -> tuple:
         positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-        index = image_index(seed, positions, len(labels))
+        if one_class:
+            chosen = image_index(seed, step[None], len(first), random.CLASSES)[0]
+            index = first[chosen] + image_index(seed, positions, sizes[chosen])
+        else:
+            index = image_index(seed, positions, len(labels))
         return tf.gather(images, index), tf.gather(labels, index), positions
 
     options = tf.data.Options()

@@ -89,6 +89,7 @@ def train(
     *,
     tensorboard: bool = False,
     parent: int | None = None,
+    one_class: bool = False,
 ) -> dict:
     """Trains a model, resuming from the folder's checkpoint if there is one.
 
@@ -107,6 +108,7 @@ def train(
         progress: shows the progress.
         tensorboard: also write TensorBoard files.
         parent: process whose end is a request to stop.
+        one_class: see `pipeline.batches`.
 
     Returns:
         {"seconds": training time, "images": number of training images, "history": rows of history.csv}
@@ -148,7 +150,9 @@ def train(
 
     try:
         with _stop_requests() as requested:
-            for batch in pipeline.batches(images, labels, seed, budget.batch_size, step, budget.steps):
+            for batch in pipeline.batches(
+                images, labels, seed, budget.batch_size, step, budget.steps, one_class=one_class
+            ):
                 logs, diverged = step_function(*batch)
                 step += 1
                 rate = (step - first) * budget.batch_size / (time.perf_counter() - began)

@@ -29,6 +29,7 @@ class Generation(Task):
 
     name = "generation"
     curve = "mean squared error"
+    told = "K2: the parameter as a number"
     logarithmic = True
     fill = -1.0
 
@@ -80,11 +81,20 @@ class Generation(Task):
 
         def prepare(images: Any, labels: Any, draws: Any) -> tuple:
             upright = self.pixels(images)
-            parameters = self.transformation.draw(self.ranges, seed, draws, labels)
+            parameters = self.transformation.draw(self.drawn, seed, draws, labels)
             encoded = self.transformation.encode(parameters)
             return (upright, encoded), self.transformation.apply(upright, parameters, self.fill)
 
         return prepare
+
+    def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
+        """The upright image on the canvas, and its drawing; see `Task.pairs`."""
+        from keras import ops
+
+        upright = self.pixels(images) * 0.5 + 0.5
+        identity = ops.zeros_like(self.transformation.draw(self.drawn, seed, draws, labels))
+        first = self.transformation.apply(upright, identity + self.transformation.identity)
+        return first, self.drawings(seed, images, labels, draws)
 
     @staticmethod
     def pixels(images: Any) -> Any:

@@ -45,6 +45,7 @@ class Recognition(Task):
     name = "recognition"
     implied = "rotation"
     curve = "accuracy"
+    told = "K0: labelled images"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,13 +98,20 @@ class Recognition(Task):
         output[list(classes)] = range(len(classes))
 
         def prepare(images: Any, labels: Any, draws: Any) -> tuple:
-            parameters = self.transformation.draw(self.ranges, seed, draws, labels)
-            inputs = self.transformation.apply(ops.cast(images, "float32") / 255.0, parameters, self.fill)
+            inputs = self.drawings(seed, images, labels, draws)
             if self.max_shift:
                 inputs = shift.apply(inputs, shift.draw(shifts, seed, draws, labels, random.AUGMENTATION), self.fill)
             return inputs, ops.take(output, labels, axis=0)
 
         return prepare
+
+    def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
+        from invariance import random
+
+        return (
+            self.drawings(seed, images, labels, draws),
+            self.drawings(seed, images, labels, draws, random.PARTNERS),
+        )
 
     def shown(self, inputs: Any, targets: Any) -> tuple[Any, str]:
         also = f", also shifted by up to {self.max_shift} pixels each way" if self.max_shift else ""

@@ -99,6 +99,8 @@ class Task:
         excluded: labels removed from training and test data.
         inside: parameters that count as in range; by default the training range of the restricted classes.
         outside: parameters that count as out of range; by default the rest of the free classes' training range.
+        training: for controls, the ranges that training draws from instead of ``ranges``. What is measured, and where,
+            does not change.
 
     Raises:
         ValueError: if a range is malformed, if a class is both restricted and excluded, or if the restricted classes
@@ -110,6 +112,7 @@ class Task:
     excluded: tuple[int, ...] = ()
     inside: Intervals = ()
     outside: Intervals = ()
+    training: Ranges | None = None
 
     name: ClassVar[str]
     # The transformation that config.json leaves out of `kind`: the task's only one when the format was defined.
@@ -119,9 +122,11 @@ class Task:
     logarithmic: ClassVar[bool] = False
     # The value of pixels outside the images.
     fill: ClassVar[float] = 0.0
+    # What every model of the task is told, see `experiment.Entry.told`.
+    told: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for pairs in self.ranges.all:
+        for pairs in (*self.ranges.all, *(self.training.all if self.training else ())):
             self.transformation.check(pairs)
         labels = tuple(sorted({int(label) for label in self.excluded}))
         if both := sorted(set(labels) & set(self.restricted)):
@@ -167,9 +172,46 @@ class Task:
             raise ValueError(f"at least two classes are needed; {list(remaining)} remain of {present}")
         return remaining
 
+    @property
+    def drawn(self) -> Ranges:
+        """The ranges that training draws from."""
+        return self.training or self.ranges
+
+    def teaching(self, classes: Iterable[int]) -> tuple[int, ...]:
+        """The classes from which a transformation can be learnt: the free ones or, without any, all."""
+        return tuple(label for label in classes if label not in self.restricted) or tuple(classes)
+
+    def drawings(self, seed: int, images: Any, labels: Any, draws: Any, stream: int | None = None) -> Any:
+        """Training images transformed by parameters of their own, as `prepare` does.
+
+        Args:
+            seed: the run's seed.
+            images: (batch, height, width, channels) uint8.
+            labels: (batch,) integers.
+            draws: (batch,) int64 draw numbers.
+            stream: of random numbers; None for that of `prepare`.
+
+        Returns:
+            (batch, *output_shape) float32 in [0, 1].
+        """
+        from keras import ops
+
+        parameters = self.transformation.draw(self.drawn, seed, draws, labels, stream)
+        return self.transformation.apply(ops.cast(images, "float32") / 255.0, parameters)
+
+    def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
+        """Two drawings of each training image, for models that are told which drawings show the same image.
+
+        Args and shapes: as for `drawings`.
+        """
+        raise NotImplementedError
+
     def title(self) -> str:
         """The task in one line."""
         text = f"{self.name.capitalize()} under {self.transformation.name}"
+        if self.training:
+            ranges = dict.fromkeys(map(self.transformation.describe, self.training.all))
+            text += f" (control: every class shown {join(ranges)} in training)"
         if not self.restricted:
             return f"{text}: every class shown {self.transformation.describe(self.ranges.default)}"
         groups: dict[Intervals, list[int]] = {}
@@ -298,9 +340,12 @@ class Task:
         value = {"kind": self.kind, "ranges": self.ranges.to_json(), "excluded": list(self.excluded)}
         own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name, item in own.items():
-            # Omitted if zero: the committed runs are older than the field `max_shift`.
-            if name not in ("transformation", *value) and item != 0:
-                value[name] = [list(pair) for pair in item] if isinstance(item, tuple) else item
+            # Omitted if zero or None: the committed runs are older than the fields `max_shift` and `training`.
+            if name in ("transformation", *value) or item in (0, None):
+                continue
+            if isinstance(item, Ranges):
+                item = item.to_json()
+            value[name] = [list(pair) for pair in item] if isinstance(item, tuple) else item
         return {**value, **self.transformation.to_json()}
 
 
@@ -316,4 +361,5 @@ def task_from_json(value: Mapping) -> Task:
         raise ValueError(f"unknown task {name!r}; known are {', '.join(known)}")
     rest = {key: item for key, item in value.items() if key != "kind"}
     transformation, rest = transformation_from_json(by or known[name].implied or "", rest)
-    return known[name](transformation, **{**rest, "ranges": Ranges.from_json(rest["ranges"])})
+    ranges = {key: Ranges.from_json(rest[key]) for key in ("ranges", "training") if rest.get(key) is not None}
+    return known[name](transformation, **{**rest, **ranges})

@@ -1,0 +1,1 @@
+"""What goes beyond the article: controls, and networks that learn the transformation. Shared by the experiments."""

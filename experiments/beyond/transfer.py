@@ -1,0 +1,34 @@
+"""Networks that learn the transformation from the free classes, as entries of the experiments."""
+
+from dataclasses import replace
+
+from invariance.experiment import Entry
+from invariance.transfer.flow_from_labels import FlowFromLabels
+from invariance.transfer.flow_from_pairs import FlowFromPairs
+from invariance.transfer.learner import Learner, Transfer
+
+K0 = "K0: labelled images"
+K1 = "K1: which drawings show the same image"
+
+FROM_PAIRS, FROM_LABELS = FlowFromPairs(), FlowFromLabels()
+# For `smoke`.
+FROM_FEW_PAIRS = replace(FROM_PAIRS, steps=4, refine_steps=2, batch_size=64)
+FROM_FEW_LABELS = replace(FROM_LABELS, steps=2, pool=256, moved=16)
+
+
+def learning(entry: Entry, learner: Learner, tiny: Learner, told: str) -> Entry:
+    """The same network, trained on images that are moved as ``learner`` learns it; as ``tiny`` does in `smoke`."""
+    variants = {
+        profile: Transfer(entry.model_for(profile), tiny if profile == "smoke" else learner)
+        for profile in entry.budgets
+        if profile != "paper"
+    }
+    return replace(entry, model=Transfer(entry.model, learner), variants=variants, told=told)
+
+
+def learners(entry: Entry) -> dict[str, Entry]:
+    """A network after each way to learn the transformation, by name."""
+    return {
+        "flow": learning(entry, FROM_PAIRS, FROM_FEW_PAIRS, K1),
+        "flow_k0": learning(entry, FROM_LABELS, FROM_FEW_LABELS, K0),
+    }

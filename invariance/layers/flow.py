@@ -1,0 +1,143 @@
+"""Moves images along vector fields that it owns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.polynomial import legendre
+
+from invariance.errors import require_positive
+from invariance.typing import Shape, Tensor
+from invariance.warp import warp
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class Flow(layers.Layer):
+    """Moves images along smooth vector fields, from which all movements follow by integration.
+
+    With times t_j and fields v_j, the moved image shows at a point p what the image shows at phi(p), where phi is the
+    flow of the field v = sum_j t_j v_j after a unit of time. Moving by t and then by s along one field is moving by
+    t + s, up to interpolation.
+
+    A field is a polynomial of the point's coordinates with learnt coefficients, so that it also has values where no
+    image has ink. Terms of higher degree begin at zero and are learnt more slowly (see `scales`): what the images leave
+    open is smooth. Nothing in the layer knows which transformation it is going to learn.
+
+    Args:
+        fields: number of vector fields, that is, of parameters of the movement.
+        degree: of the polynomials, in both coordinates together.
+        seed: of the initial coefficients, drawn from a normal distribution.
+
+    Input: [images (batch, height, width, channels), times (batch, fields)].
+    Output: (batch, height, width, channels) float32.
+
+    Raises:
+        ValueError: if an argument is not a positive integer, or the input has another shape.
+
+    References: Rao and Ruderman, "Learning Lie groups for invariant visual perception" (1999), for learning a
+        transformation from its infinitesimal generator; Arsigny et al., "A log-Euclidean framework for statistics on
+        diffeomorphisms" (2006), for the integration by scaling and squaring.
+    """
+
+    # The integration begins with steps of 2 ** -HALVINGS of the time.
+    HALVINGS = 7
+
+    def __init__(self, fields: int = 1, degree: int = 5, seed: int = 0, **kwargs: Any):
+        super().__init__(dtype="float32", **{key: value for key, value in kwargs.items() if key != "dtype"})
+        self.fields, self.degree, self.seed = fields, degree, seed
+        require_positive(self, "fields", "degree")
+
+    def build(self, input_shape: Any) -> None:
+        images, times = input_shape
+        if len(images) != 4 or None in images[1:] or len(times) != 2 or times[-1] != self.fields:
+            raise ValueError(
+                f"Input must be images (batch, height, width, channels) and times (batch, {self.fields}). "
+                f"Received: shapes {tuple(images)} and {tuple(times)}"
+            )
+        self.size = tuple(images[1:3])
+        # Movements leave the image and return, so the fields are needed around it, too.
+        self.margin = math.ceil(0.25 * max(self.size))
+        height, width = (side + 2 * self.margin for side in self.size)
+        terms = [(i, j) for i in range(self.degree + 1) for j in range(self.degree + 1 - i)]
+        self.scales = np.array([1.0 / (1 + i + j) ** 2 for i, j in terms], "float32")
+        half = max(self.size) / 2.0
+        rows, columns = ((np.arange(side) - (side - 1) / 2.0) / half for side in (height, width))
+        # (terms, padded height, padded width)
+        self.terms = np.stack(
+            [
+                np.outer(legendre.legval(rows, np.eye(i + 1)[i]), legendre.legval(columns, np.eye(j + 1)[j]))
+                for i, j in terms
+            ]
+        ).astype("float32")
+        self.coefficients = self.add_weight(
+            name="coefficients",
+            shape=(self.fields, 2, len(terms)),
+            initializer=keras.initializers.RandomNormal(stddev=0.1, seed=self.seed),
+        )
+        self.built = True
+
+    def padded_fields(self) -> Tensor:
+        """The fields around the image, too: (fields, height + 2 margin, width + 2 margin, 2)."""
+        scaled = self.coefficients * self.scales
+        # (fields, 2, terms) x (terms, height, width) -> (fields, height, width, 2)
+        return ops.transpose(ops.tensordot(scaled, self.terms, 1), (0, 2, 3, 1))
+
+    def vector_fields(self) -> Tensor:
+        """The fields on the image: (fields, height, width, 2), (rows, columns) in pixels per unit of time."""
+        inner = slice(self.margin, -self.margin)
+        return self.padded_fields()[:, inner, inner]
+
+    def displacements(self, times: Tensor) -> Tensor:
+        """phi(p) - p for each pixel p of the image.
+
+        Args:
+            times: (batch, fields).
+
+        Returns:
+            (batch, height, width, 2), rows and columns in pixels.
+        """
+        fields = self.padded_fields()
+        height, width = fields.shape[1:3]
+        rows = ops.arange(height, dtype="float32")[None, :, None]
+        columns = ops.arange(width, dtype="float32")[None, None, :]
+
+        def composed(first: Tensor, second: Tensor) -> Tensor:
+            """The displacement by ``first`` and, from where that leads, by ``second``."""
+            at_rows = ops.clip(rows + first[..., 0], 0.0, height - 1.0)
+            at_columns = ops.clip(columns + first[..., 1], 0.0, width - 1.0)
+            return first + warp(second, at_rows, at_columns)
+
+        # (batch, fields) x (fields, height, width, 2) -> (batch, height, width, 2)
+        step = ops.tensordot(ops.cast(times, "float32"), fields, 1) * 2.0**-self.HALVINGS
+        # The first step is a midpoint step, of second order.
+        moved = composed(step / 2.0, step) - step / 2.0
+        # A loop in the graph: XLA would compile the unrolled compositions into one that repeats their work many times.
+        _, moved = ops.while_loop(
+            lambda done, moved: done < self.HALVINGS,
+            lambda done, moved: (done + 1, composed(moved, moved)),
+            (0, moved),
+            maximum_iterations=self.HALVINGS,
+        )
+        inner = slice(self.margin, -self.margin)
+        return moved[:, inner, inner]
+
+    def move(self, images: Tensor, displacements: Tensor, fill: float = 0.0) -> Tensor:
+        """The images moved by displacements (batch, height, width, 2), see `displacements`."""
+        height, width = self.size
+        rows = ops.arange(height, dtype="float32")[None, :, None] + displacements[..., 0]
+        columns = ops.arange(width, dtype="float32")[None, None, :] + displacements[..., 1]
+        return warp(images, rows, columns, fill, cubic=True)
+
+    def call(self, inputs: Any) -> Tensor:
+        images, times = inputs
+        return self.move(images, self.displacements(times))
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "fields": self.fields, "degree": self.degree, "seed": self.seed}

@@ -108,3 +108,20 @@ def store_run(
     (folder / "config.json").write_text(json.dumps({"protocol": TASK.to_json(), **dict(config)}))
     (folder / "metrics.json").write_text(json.dumps({**names, **numbers, **metrics}))
     return folder
+
+
+def transformed(transformation, image, value, fill=0.0):
+    """Oracle: scipy's transformation of an image (height, width), in float64. A shift is (dy, dx), or a number."""
+    from scipy import ndimage
+
+    image, options = np.asarray(image, "float64"), {"order": 1, "mode": "grid-constant", "cval": fill}
+    if transformation.name == "rotation":
+        return ndimage.rotate(image, value, reshape=False, **options)
+    if transformation.name == "shift":
+        canvas = transformation.output_shape((*image.shape, 1))
+        border = [(large - small) // 2 for large, small in zip(canvas, image.shape, strict=False)]
+        return ndimage.shift(np.pad(image, [(each,) * 2 for each in border], constant_values=fill), value, **options)
+    # From (row, column) of the result to those of the image, measured from the centre.
+    matrix = np.eye(2) / value if transformation.name == "scaling" else np.array([[1, 0], [value, 1]])
+    centre = (np.array(image.shape) - 1) / 2
+    return ndimage.affine_transform(image, matrix, centre - matrix @ centre, **options)

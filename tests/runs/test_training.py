@@ -283,30 +283,39 @@ def poisoned(draw, value=float("nan")):
     return prepare
 
 
-# Draw 8 n is the first image of step n + 1; 8 n + 7 the last.
-@pytest.mark.parametrize(
-    "build, draw, value, step",
-    [
-        (network, 7, np.nan, 1),
-        (network, 88, np.inf, 12),
-        (network, 8 * 14 + 7, np.nan, 15),
-        (two_optimisers, 8 * 22, np.nan, 23),
-    ],
-)
-def test_loss_that_is_not_finite_stops_at_its_step(data, folder, build, draw, value, step):
-    with pytest.raises(RunError) as caught:
-        train(build(), data, folder, prepare=poisoned(draw, value))
-    text = str(caught.value)
-    assert f"the loss is not finite at step {step} " in text and "\n" not in text
-    kept = (step - 1) // 5 * 5
-    if kept:
-        assert f"the checkpoint of step {kept} is kept" in text
-        assert checkpoint.saved_step(folder / CHECKPOINT) == kept
+def assert_kept(folder, error, step):
+    """The message names the checkpoint that is kept, if any, and all of it is finite."""
+    text = str(error.value)
+    assert "\n" not in text and (f"(the checkpoint of step {step} is kept" if step else "(no checkpoint yet") in text
+    assert (folder / CHECKPOINT).exists() == bool(step)
+    if step:
+        assert checkpoint.saved_step(folder / CHECKPOINT) == step
         with np.load(folder / CHECKPOINT) as archive:
             assert all(np.isfinite(archive[name]).all() for name in archive.files if name != "progress")
-    else:
-        assert "no checkpoint yet" in text
-        assert not (folder / CHECKPOINT).exists()
+
+
+# Draw 8 n is the first image of step n + 1; 8 n + 7 the last. Found at the end of an epoch or of the training; at once
+# where a checkpoint is due, or progress is shown.
+@pytest.mark.parametrize(
+    ("build", "draw", "value", "step", "kept", "when"),
+    [
+        (network, 7, np.nan, 1, 0, "epoch"),
+        (network, 88, np.inf, 12, 10, "epoch"),
+        (network, 8 * 14 + 7, np.nan, 15, 10, "epoch"),
+        (two_optimisers, 8 * 22, np.nan, 23, 20, "epoch"),
+        (network, 88, np.nan, 12, 11, "checkpoint"),
+        (network, 88, np.nan, 12, 10, "shown"),
+    ],
+)
+def test_loss_that_is_not_finite_stops(data, folder, monkeypatch, build, draw, value, step, kept, when):
+    progress, seen = Progress("mine", stream=Screen(True)), []
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0 if when == "checkpoint" else 60.0)
+    monkeypatch.setattr(progress, "due", lambda: when == "shown")
+    monkeypatch.setattr(progress, "show", lambda share, text: seen.append(round(23 * share)))
+    with pytest.raises(RunError, match=f"^mine: the loss is not finite at step {step} ") as caught:
+        train(build(), data, folder, prepare=poisoned(draw, value), progress=progress)
+    assert_kept(folder, caught, kept)
+    assert seen == ([1, 2, 3, 4, 6, 7, 8, 9, 11] if when == "shown" else [])
 
 
 def test_weights_that_are_not_finite_are_never_saved(data, folder, monkeypatch):
@@ -314,10 +323,9 @@ def test_weights_that_are_not_finite_are_never_saved(data, folder, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     model = Averaging()
     unseen = model.add_weight(shape=(), trainable=False, name="unseen")
-    with pytest.raises(RunError, match=r"a weight is not finite after step 8 \(the checkpoint of step 7 is kept"):
+    with pytest.raises(RunError, match="a weight is not finite after step 8 ") as caught:
         stop_after(7, lambda: unseen.assign(float("nan")), model, data, folder)
-    with np.load(folder / CHECKPOINT) as archive:
-        assert all(np.isfinite(archive[name]).all() for name in archive.files if name != "progress")
+    assert_kept(folder, caught, 7)
 
 
 # History and progress
@@ -378,24 +386,21 @@ def test_progress_on_a_terminal_shows_the_time_left(data, folder, monkeypatch):
             assert blanks == " " * len(shown.splitlines()[-1])
 
 
-def test_progress_in_a_log_is_whole_lines(data, folder):
-    screen = Screen(False)
+@pytest.mark.parametrize(("quiet", "terminal"), [(False, False), (True, False), (True, True)])
+def test_progress_in_a_log_is_whole_lines(data, folder, quiet, terminal):
+    screen = Screen(terminal)
     with pytest.raises(Crash):
         stop_after(13, crash, Averaging(), data, folder)
-    train(Averaging(), data, folder, progress=Progress("mine", stream=screen))
-    assert "\r" not in screen.text and screen.text.endswith("\n")
-    first, *lines = screen.text.splitlines()
-    assert first == "mine: resuming from step 10 of 23"
-    assert [line.split("  ")[1] for line in lines] == [f"epoch {number}/5" for number in (3, 4, 5)]
+    train(Averaging(), data, folder, progress=Progress("mine", quiet=quiet, stream=screen))
+    assert "\r" not in screen.text
+    first, *lines = screen.text.splitlines() or [None]
+    assert first == (None if quiet else "mine: resuming from step 10 of 23")
+    assert [line.split("  ")[1] for line in lines] == [f"epoch {number}/5" for number in (3, 4, 5) if not quiet]
     assert all(line.startswith("mine  ") and line.endswith(" left") for line in lines)
-    assert lines[-1].endswith("  0 s left")
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_quiet_progress_prints_nothing(data, folder, terminal):
-    screen = Screen(terminal)
-    train(Averaging(), data, folder, progress=Progress("mine", quiet=True, stream=screen))
-    assert screen.text == ""
+    assert quiet or screen.text.endswith("  0 s left\n")
+    # Nothing is left to do, and nothing is said.
+    train(Averaging(), data, folder, progress=Progress("mine", stream=(again := Screen(False))))
+    assert again.text == ""
 
 
 def test_tensorboard_missing(data, folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Errors of drawn images: a perfect, a useless and a copying model; baselines by loops; averages, batches, refusals."""
+"""Drawn images: models whose errors are known, averages, batches, refusals, and what is kept of a measured model."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,30 +9,44 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from invariance import figures
+from invariance.datasets import Data
 from invariance.errors import UserError
 from invariance.ranges import Ranges
 from invariance.tasks import Generation, batches
 from invariance.tasks import draw as drawing
-from invariance.tasks.batches import over_both
 from invariance.tasks.draw import Autoencoding, EncodedImages, Errors, draw_all, draw_codes, mean_images, ratios
-from invariance.transforms import Rotation, Shift
+from invariance.tasks.task import Evaluation
+from invariance.transforms import Rotation, Scaling, Shear, Shift
+from tests.helpers import noise, transformed
 
 CLASSES, SIDE, CANVAS = (2, 4, 9), 6, 12
-MEASURED = {"inside": ((-45, 45),), "outside": ((-180, -47), (47, 180))}
-ROTATION = Generation(Rotation(), Ranges(((-180, 180),), {4: ((-45, 45),)}), **MEASURED)
-SHIFT = Generation(
-    Shift((CANVAS, CANVAS), 3.0), Ranges(((-3, 4),), {4: ((-1, 2),)}), (), ((-1, 1),), ((-3, -2), (2, 3))
-)
-CENTRAL = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),)}), (), ((-5, 5),), ((-20, -8), (8, 20)))
-# Angles inside, outside and neither; the four that are not blurred.
-ANGLES = np.array([-180, -120, -90, -46, -30, 0, 20, 45, 90, 150.5])
+PART = ((-45, 45),)
+TASKS = {
+    "rotation": Generation(Rotation(), Ranges(((-180, 180),), {4: PART}), outside=((-180, -47), (47, 180))),
+    "shift": Generation(Shift((CANVAS, CANVAS), 3.0), Ranges(((-3, 4),), {4: ((-1, 2),)})),
+    "scaling": Generation(Scaling(), Ranges(((0.5, 2),), {4: ((0.8, 1.25),)})),
+    "shear": Generation(Shear(), Ranges(((-1, 1),), {4: ((-0.25, 0.25),)})),
+}
+ROTATION, SHIFT = TASKS["rotation"], TASKS["shift"]
+CENTRAL = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),)}), outside=((-20, -8), (8, 20)))
+# Parameters inside, outside and neither; the ones that are not blurred.
+POINTS = {
+    "rotation": np.array([-180, -120, -90, -46, -30, 0, 20, 45, 90, 150.5]),
+    "shift": np.arange(-3, 4),
+    "scaling": np.array([0.6, 0.8, 1, 1.2, 1.9]),
+    "shear": np.array([-0.9, 0, 0.1, 0.7]),
+}
 FEW = np.array([-120, 0, 20])
-SHIFTS = np.arange(-3, 4)
 
 # Float32 means of 36 or 144 squares of numbers up to 2, by two ways.
 ROUNDING = 1e-6
+# Of pixels interpolated to 3e-5 (see test_warp), whose differences are up to 2.
+INTERPOLATED = 2e-5
 # Of a deviation: the root of a difference of squares of such numbers, .5^2 known to 6e-8.
 DEVIATION = 2e-4
+
+every_transformation = pytest.mark.parametrize("name", TASKS)
 
 
 @pytest.fixture
@@ -52,8 +66,7 @@ def small_batches(monkeypatch):
 
 def data(count=11, seed=0):
     """Images and labels: 4, 4 and 3 of the classes, in turn."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 1)).astype("uint8")
-    return images, np.array([CLASSES[n % 3] for n in range(count)])
+    return noise(count, SIDE, SIDE, 1, seed=seed, spread=(0, 256)).astype("uint8"), np.resize(CLASSES, count)
 
 
 def pixels(images):
@@ -71,121 +84,96 @@ class Model(keras.Model):
         return self.function(*inputs)
 
 
-def perfect(protocol):
+DECODE = {
+    "rotation": lambda told: ops.arctan2(told[:, 1], told[:, 0]) * (180.0 / np.pi),
+    "shift": lambda told: ops.round(3.0 * told),
+    "scaling": lambda told: 2.0 ** told[:, 0],
+    "shear": lambda told: told[:, 0],
+}
+
+
+def perfect(task):
     """Knows the transformation, and reads its parameters from what it is told."""
-    transformation = protocol.transformation
-    if protocol is SHIFT:
-        return Model(lambda images, told: transformation.apply(images, ops.round(3.0 * told), -1.0))
-    degrees = 180.0 / np.pi
-    return Model(lambda images, told: transformation.apply(images, degrees * ops.arctan2(told[:, 1], told[:, 0]), -1.0))
+    kind = task.transformation
+    return Model(lambda images, told: kind.apply(images, DECODE[kind.name](told), -1.0))
 
 
-def useless(protocol):
+def useless(task):
     """Draws nothing but black."""
-    shape = protocol.transformation.output_shape((SIDE, SIDE, 1))
+    shape = task.transformation.output_shape((SIDE, SIDE, 1))
     return Model(lambda images, told: -ops.ones((ops.shape(images)[0], *shape)))
 
 
-def copier(protocol):
+def copier(task):
     """Draws what it sees, in the middle of the canvas."""
-    border = [(0, 0), (3, 3), (3, 3), (0, 0)] if protocol is SHIFT else [(0, 0)] * 4
+    border = [(0, 0), (3, 3), (3, 3), (0, 0)] if task is SHIFT else [(0, 0)] * 4
     return Model(lambda images, told: ops.pad(images, border, constant_values=-1.0))
 
 
-def autoencoding(model, protocol):
-    return Autoencoding(model, protocol, (SIDE, SIDE, 1))
+def autoencoding(model, task):
+    return Autoencoding(model, task, (SIDE, SIDE, 1))
 
 
-def measured(model, protocol, points=None, given=None):
+def measured(model, task, points=None, given=None):
     images, labels = given or data()
-    points = (ANGLES if protocol is ROTATION else SHIFTS) if points is None else points
-    return draw_all(
-        autoencoding(model, protocol), images, labels, CLASSES, mean_images(images, labels, CLASSES), points
-    )
-
-
-BOTH = pytest.mark.parametrize("protocol", [ROTATION, SHIFT], ids=["rotation", "shift"])
+    points = POINTS[task.transformation.name] if points is None else points
+    return draw_all(autoencoding(model, task), images, labels, CLASSES, mean_images(images, labels, CLASSES), points)
 
 
 # Models whose errors are known
 
 
-@BOTH
-def test_perfect_model(protocol):
+@every_transformation
+def test_perfect_model(name):
     """Compiled as in a run."""
-    errors = measured(perfect(protocol), protocol)
+    task, points = TASKS[name], POINTS[name]
+    errors = measured(perfect(task), task)
     assert errors.classes == CLASSES and errors.images.tolist() == [4, 4, 3]
-    points = ANGLES if protocol is ROTATION else SHIFTS
     np.testing.assert_array_equal(errors.points, points)
     assert errors.errors.shape == errors.deviations.shape == (3, len(points))
-    # An arc tangent in float32 knows an angle to 1e-5 degrees, which moves pixels by 1e-6.
+    # An arc tangent in float32 knows an angle to 1e-5 degrees, which moves pixels by 1e-6; so does a power of two.
     assert errors.errors.max() < 1e-9 and errors.deviations.max() < 1e-9
     # What is easy for it is not so for the others, but where the input is the target.
-    for name, values in errors.baselines.items():
-        away = points != 0 if name == "input copied" else slice(None)
-        assert values[:, away].min() > 0.05, name
-    means = ratios(errors, protocol)
-    assert max(means["mse_in"].values()) < 1e-9 and max(means["mse_out"].values()) < 1e-9
+    for baseline, values in errors.baselines.items():
+        away = points != task.transformation.identity if baseline == "input copied" else slice(None)
+        assert values[:, away].min() > 0.02, baseline
+    means = ratios(errors, task)
+    assert max(*means["mse_in"].values(), *means["mse_out"].values()) < 1e-9
 
 
-@BOTH
-@pytest.mark.parametrize("build, baseline", [(useless, "all black"), (copier, "input copied")])
-def test_model_that_does_what_a_baseline_does(eager, protocol, build, baseline):
-    errors = measured(build(protocol), protocol)
-    np.testing.assert_allclose(errors.errors, errors.baselines[baseline], rtol=0, atol=ROUNDING)
-    assert not np.allclose(errors.errors, errors.baselines["mean image of the digit"], atol=0.01)
-    found = ratios(errors, protocol)
-    for name in ("mse_in", "mse_out"):
-        for digit, value in found["baselines"][baseline][name].items():
-            assert value == pytest.approx(found[name][digit], abs=ROUNDING)
-    if baseline == "input copied":
-        row = errors.points.tolist().index(0)
-        np.testing.assert_array_equal(errors.errors[:, row], 0.0)
-
-
-def on_canvas(image, shift):
-    canvas = np.full((CANVAS, CANVAS, 1), -1.0)
-    corner = (CANVAS - SIDE) // 2 + shift
-    canvas[corner : corner + SIDE, corner : corner + SIDE] = image
-    return canvas
-
-
-def test_baselines_of_shifts_by_loops(eager):
-    images, labels = data()
+@every_transformation
+@pytest.mark.parametrize(("build", "own"), [(useless, "all black"), (copier, "input copied")])
+def test_other_models_and_baselines_agree_with_scipy(eager, small_batches, name, build, own):
+    task, (images, labels) = TASKS[name], data()
+    kind, points = task.transformation, POINTS[name]
     # Mean images of other images, as of the training.
     others = data(30, seed=1)
     means = mean_images(*others, CLASSES)
-    errors = draw_all(Autoencoding(useless(SHIFT), SHIFT, (SIDE, SIDE, 1)), images, labels, CLASSES, means, SHIFTS)
+    errors = draw_all(autoencoding(build(task), task), images, labels, CLASSES, means, points)
+
+    def at(image, point):
+        return transformed(kind, image[..., 0], point, fill=-1.0)
+
     for row, label in enumerate(CLASSES):
-        own = pixels(images[labels == label])
         mean = pixels(others[0][others[1] == label]).mean(axis=0)
         np.testing.assert_allclose(means[row], mean, rtol=0, atol=ROUNDING)
-        for column, shift in enumerate(SHIFTS):
-            squares = {name: [] for name in drawing.BASELINES}
-            for image in own:
-                target = on_canvas(image, shift)
-                for name, drawn in (
-                    ("all black", np.full_like(target, -1.0)),
-                    ("mean image of the digit", on_canvas(mean, shift)),
-                    ("input copied", on_canvas(image, 0)),
-                ):
-                    squares[name].append(((target - drawn) ** 2).mean())
-            for name, each in squares.items():
-                assert errors.baselines[name][row, column] == pytest.approx(np.mean(each), abs=ROUNDING), name
-            assert errors.errors[row, column] == pytest.approx(np.mean(squares["all black"]), abs=ROUNDING)
-            assert errors.deviations[row, column] == pytest.approx(np.std(squares["all black"]), abs=DEVIATION)
-
-
-def test_mean_image_is_rotated_as_the_images_are(eager):
-    # By quarter turns, which numpy knows.
-    images, labels = data()
-    errors = measured(useless(ROTATION), ROTATION, np.array([-90.0, 0.0, 90.0]))
-    for row, label in enumerate(CLASSES):
-        own = pixels(images[labels == label])
-        for column, turns in enumerate((-1, 0, 1)):
-            expected = np.mean([(np.rot90(image, turns) - np.rot90(own.mean(axis=0), turns)) ** 2 for image in own])
-            found = errors.baselines["mean image of the digit"][row, column]
-            assert found == pytest.approx(expected, abs=ROUNDING)
+        for column, point in enumerate(points):
+            squares = {
+                baseline: [((at(image, point) - drawn(image)) ** 2).mean() for image in pixels(images[labels == label])]
+                for baseline, drawn in (
+                    ("all black", lambda image: -1.0),
+                    ("mean image of the digit", lambda image, mean=mean, point=point: at(mean, point)),
+                    ("input copied", lambda image: at(image, kind.identity)),
+                )
+            }
+            for baseline, each in squares.items():
+                found = errors.baselines[baseline][row, column]
+                assert found == pytest.approx(np.mean(each), abs=INTERPOLATED), (baseline, point)
+            assert errors.errors[row, column] == pytest.approx(np.mean(squares[own]), abs=INTERPOLATED)
+            assert errors.deviations[row, column] == pytest.approx(np.std(squares[own]), abs=DEVIATION)
+    found = ratios(errors, task)
+    for key in ("mse_in", "mse_out"):
+        assert found["baselines"][own][key] == pytest.approx(found[key], abs=ROUNDING)
 
 
 # Averages
@@ -198,83 +186,36 @@ def made_up(points, values, classes=(4,)):
     return Errors(classes, points, values, np.zeros_like(values), np.full(len(classes), 7), baselines)
 
 
-def test_averages_leave_out_what_is_not_blurred():
+def test_averages_omit_what_is_not_blurred():
     points = [-180, -100, -90, -46, -45, -10, 0, 10, 45, 46, 47, 90, 100]
     values = [100, 6, 100, 200, 1, 2, 100, 3, 2, 200, 8, 100, 10]
     found = ratios(made_up(points, values), ROTATION)
     # Inside -45, -10, 10, 45: (1 + 2 + 3 + 2) / 4. Outside -100, 47, 100: (6 + 8 + 10) / 3. 46 belongs to neither.
     assert found["mse_in"] == {"4": 2.0} and found["mse_out"] == {"4": 8.0} and found["ratio"] == {"4": 4.0}
     assert found["unblurred"] == {name: {"4": 100.0} for name in ("-180", "-90", "0", "90")}
-    assert found["images"] == {"4": 7}
-    assert list(found["baselines"]) == list(drawing.BASELINES)
+    assert found["images"] == {"4": 7} and list(found["baselines"]) == list(drawing.BASELINES)
     assert found["baselines"]["mean image of the digit"] == {"mse_in": {"4": 6.0}, "mse_out": {"4": 24.0}}
-
-
-def test_averages_of_shifts_leave_out_nothing():
-    protocol = CENTRAL
-    found = ratios(made_up([-20, -6, -4, 0, 4, 6, 8], [5, 100, 1, 2, 3, 100, 7]), protocol)
-    assert (found["mse_in"], found["mse_out"], found["ratio"]) == ({"4": 2.0}, {"4": 6.0}, {"4": 3.0})
-    assert found["unblurred"] == {}
+    # Shifts are never blurred.
+    found = ratios(made_up([-20, -6, -4, 0, 4, 6, 8], [5, 100, 1, 2, 3, 100, 7]), CENTRAL)
+    assert (found["mse_in"], found["mse_out"], found["unblurred"]) == ({"4": 2.0}, {"4": 6.0}, {})
 
 
 def test_averages_of_each_digit():
-    values = [[1, 2], [3, 12]]
-    found = ratios(made_up([10, 100], values, (4, 9)), ROTATION)
+    found = ratios(made_up([10, 100], [[1, 2], [3, 12]], (4, 9)), ROTATION)
     assert found["mse_in"] == {"4": 1.0, "9": 3.0} and found["ratio"] == {"4": 2.0, "9": 4.0}
+    # An error of zero gives a finite ratio.
+    assert ratios(made_up([10, 100], [0, 0]), ROTATION)["ratio"] == {"4": 0.0}
 
 
-@pytest.mark.parametrize("points, name", [([10, 20, 46], "mse_out"), ([60, 100, 46], "mse_in"), ([0, 90], "mse_in")])
-def test_grid_that_misses_a_range_is_refused(points, name):
-    with pytest.raises(ValueError, match=f"no point .*lies in the range of {name}"):
-        ratios(made_up(points, np.ones(len(points))), ROTATION)
-
-
-def test_error_of_nought_gives_a_finite_ratio():
-    found = ratios(made_up([10, 100], [0, 0]), ROTATION)
-    assert np.isfinite(found["ratio"]["4"])
-
-
-@pytest.mark.parametrize(
-    "point, inside, outside",
-    [
-        (45.0, True, False),
-        (-45.0, True, False),
-        (45.001, False, False),
-        (46.8, False, False),
-        (47.0, False, True),
-        (-47.0, False, True),
-        (-179.9, False, True),
-        (179.9, False, True),
-        (315.0, True, False),  # -45
-        (-313.0, False, True),  # 47
-        (0.0, False, False),  # not blurred
-        (90.0, False, False),
-        (-180.0, False, False),
-    ],
-)
-def test_ends_of_the_ranges_of_angles(point, inside, outside):
-    found = ROTATION.averaged(np.array([point, 60.5, 30.5]))
-    assert [mask.tolist() for mask in found.values()] == [[inside, False, True], [outside, True, False]]
-
-
-def test_ends_of_the_ranges_of_shifts():
-    protocol, points = CENTRAL, np.arange(-22, 23)
-    # In range is what is drawn from a half-open interval of whole values; out of range includes both ends.
-    found = {name: points[mask].tolist() for name, mask in protocol.averaged(points).items()}
-    assert found == {"mse_in": [*range(-5, 5)], "mse_out": [*range(-20, -7), *range(8, 21)]}
-    # A shift is not taken modulo anything.
-    with pytest.raises(ValueError, match="mse_in"):
-        protocol.averaged(np.array([360.0, 355.0, -360.0, 10.0]))
-
-
-def test_published_grids_average_what_was_published():
-    # Of 200 angles 51 lie within 45 degrees, one of them 0; 148 beyond 47, three of them quarter turns.
-    points = ROTATION.points(None)
-    assert [mask.sum() for mask in ROTATION.averaged(points).values()] == [50, 144]
-    protocol = CENTRAL
-    points = protocol.points(None)
-    inside, outside = protocol.averaged(points).values()
-    assert points[inside].tolist() == [-4, -2, 0, 2, 4] and outside.sum() == 7 + 6
+def test_tables_of_errors():
+    errors = replace(made_up([-10, 100], [[1, 2], [3, 4]], (4, 9)), deviations=np.array([[0.1, 0.2], [0.3, 0.4]]))
+    curves, baselines = errors.curves(), errors.baseline_curves()
+    assert [tuple(row.values()) for row in curves] == [
+        (4, -10.0, 1.0, 7, 0.1), (4, 100.0, 2.0, 7, 0.2), (9, -10.0, 3.0, 7, 0.3), (9, 100.0, 4.0, 7, 0.4),
+    ]  # fmt: skip
+    assert list(curves[0]) == ["digit", "parameter", "value", "images", "deviation"]
+    assert len(baselines) == 3 * 4 and list(baselines[0]) == ["baseline", "digit", "parameter", "value"]
+    assert tuple(baselines[6].values()) == (drawing.BASELINES[1], 9, -10.0, 9.0)
 
 
 # Batches
@@ -305,169 +246,261 @@ def without_the_check(counts):
     return counts[1:] if counts[0] == 2 else counts
 
 
-def test_images_are_encoded_once(eager, small_batches):
-    model = Counted()
-    measured(model, ROTATION, FEW)
-    # 11 images in two batches, whatever the number of angles; drawn at each of them.
-    assert without_the_check(model.encoded) == [6, 6]
-    assert without_the_check(model.drawn) == [6, 6] * len(FEW)
-
-
-@pytest.mark.parametrize("count, batches", [(3, [4]), (4, [4]), (8, [8]), (9, [6, 6]), (17, [6, 6, 6])])
-def test_batches_are_padded(eager, small_batches, count, batches):
+@pytest.mark.parametrize(("count", "sizes"), [(3, [4]), (8, [8]), (9, [6, 6]), (17, [6, 6, 6])])
+def test_images_are_encoded_once_in_padded_batches(eager, small_batches, count, sizes):
     model, (images, labels) = Counted(), data(count)
     errors = measured(model, ROTATION, FEW, (images, labels))
-    assert without_the_check(model.encoded) == batches
+    # Whatever the number of angles; drawn at each of them.
+    assert without_the_check(model.encoded) == sizes and without_the_check(model.drawn) == sizes * len(FEW)
     assert errors.images.sum() == count
     # What is padded does not count: at angle 0 the error is the variance of the pixels.
-    row = FEW.tolist().index(0)
-    for number, label in enumerate(CLASSES):
-        own = pixels(images[labels == label])
-        expected = own.var(axis=(1, 2, 3))
-        assert errors.errors[number, row] == pytest.approx(expected.mean(), abs=ROUNDING)
-        assert errors.deviations[number, row] == pytest.approx(expected.std(), abs=DEVIATION)
-
-
-def test_batches_do_not_matter(eager, small_batches, monkeypatch):
-    first = measured(copier(ROTATION), ROTATION, FEW)
-    monkeypatch.setattr(drawing, "BATCH", 11)
-    second = measured(copier(ROTATION), ROTATION, FEW)
-    np.testing.assert_allclose(first.errors, second.errors, rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(first.deviations, second.deviations, rtol=0, atol=DEVIATION)
-    for name, values in first.baselines.items():
-        np.testing.assert_allclose(values, second.baselines[name], rtol=0, atol=ROUNDING)
+    for row, label in enumerate(CLASSES):
+        expected = pixels(images[labels == label]).var(axis=(1, 2, 3))
+        assert errors.errors[row, 1] == pytest.approx(expected.mean(), abs=ROUNDING)
+        assert errors.deviations[row, 1] == pytest.approx(expected.std(), abs=DEVIATION)
 
 
 def test_codes_and_pairs(eager, small_batches):
     images, _ = data(5)
-    drawings = EncodedImages(Autoencoding(Counted(), ROTATION, (SIDE, SIDE, 1)), images)
+    drawings = EncodedImages(autoencoding(Counted(), ROTATION), images)
     np.testing.assert_allclose(drawings.codes, pixels(images).mean(axis=(1, 2)), rtol=0, atol=ROUNDING)
+    assert drawings.count == 5
     expected, drawn = drawings.pairs(ROTATION.transformation.parameters(np.array([0.0, 90.0])))
     assert expected.shape == drawn.shape == (2, 5, SIDE, SIDE, 1)
     np.testing.assert_allclose(expected[0], pixels(images), rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(expected[1], np.rot90(pixels(images), axes=(1, 2)), rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(drawn[1, :, 2, 3], drawings.codes, rtol=0, atol=ROUNDING)
+    _, drawn = EncodedImages(autoencoding(perfect(ROTATION), ROTATION), images).pairs(np.array([0.0, 90.0]))
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=ROUNDING)
 
 
-# The decoder alone, and the map
-
-
-@BOTH
-def test_codes_are_drawn_at_each_parameter(protocol):
+@pytest.mark.parametrize("name", ["rotation", "shift"])
+def test_codes_are_drawn_at_each_parameter(name):
     """Image (code, parameter) is what the decoder makes of just these two."""
-    shape = protocol.transformation.output_shape((SIDE, SIDE, 1))
+    shape = TASKS[name].transformation.output_shape((SIDE, SIDE, 1))
 
     def decoder(inputs, training):
         codes, told = inputs
-        return (
-            ops.zeros((1, *shape))
-            + (ops.sum(codes, axis=-1) + 10.0 * told[:, 0] + 100.0 * told[:, 1])[:, None, None, None]
-        )
+        numbers = ops.sum(codes, axis=-1) + 10.0 * told[:, 0] + 100.0 * told[:, 1]
+        return ops.zeros((1, *shape)) + numbers[:, None, None, None]
 
-    codes = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "float32")
-    points = protocol.transformation.parameters(np.array([-2.0, 1.0]))
+    codes, points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "float32"), np.array([-2.0, 1.0])
     model = SimpleNamespace(encoder=lambda images, training: ops.mean(images, axis=(1, 2)), decoder=decoder)
-    drawn = draw_codes(autoencoding(model, protocol), codes, points)
+    drawn = draw_codes(autoencoding(model, TASKS[name]), codes, TASKS[name].transformation.parameters(points))
     assert drawn.shape == (3, 2, *shape) and drawn.dtype == np.float32
-    for row, code in enumerate(codes):
-        for column, point in enumerate((-2.0, 1.0)):
-            told = (
-                (point / 3, point / 3) if protocol is SHIFT else (np.cos(np.radians(point)), np.sin(np.radians(point)))
-            )
-            expected = code.sum() + 10 * told[0] + 100 * told[1]
-            # Float32 numbers up to 100.
-            np.testing.assert_allclose(drawn[row, column], expected, rtol=0, atol=2e-5)
-
-
-def test_map_of_shifts_agrees_with_the_errors(eager, small_batches):
-    images, _ = data(7)
-    artist = Autoencoding(copier(SHIFT), SHIFT, (SIDE, SIDE, 1))
-    shifts = [-3, 0, 2]
-    found = over_both(np.array(shifts), lambda pair: EncodedImages(artist, images).errors(pair).mean())
-    assert found.shape == (3, 3)
-    drawings = EncodedImages(artist, images)
-    for row, dy in enumerate(shifts):
-        assert found[row, row] == pytest.approx(drawings.errors((dy, dy)).mean(), abs=ROUNDING)
-        for column, dx in enumerate(shifts):
-            # Rows are dy: by loops over the images.
-            expected = []
-            for image in pixels(images):
-                target = np.full((CANVAS, CANVAS, 1), -1.0)
-                target[3 + dy : 9 + dy, 3 + dx : 9 + dx] = image
-                expected.append(((target - on_canvas(image, 0)) ** 2).mean())
-            assert found[row, column] == pytest.approx(np.mean(expected), abs=ROUNDING)
-
-
-# Tables
-
-
-def test_long_tables():
-    errors = replace(made_up([-10, 100], [[1, 2], [3, 4]], (4, 9)), deviations=np.array([[0.1, 0.2], [0.3, 0.4]]))
-    curves = errors.curves()
-    assert [tuple(row.values()) for row in curves] == [
-        (4, -10.0, 1.0, 7, 0.1), (4, 100.0, 2.0, 7, 0.2), (9, -10.0, 3.0, 7, 0.3), (9, 100.0, 4.0, 7, 0.4),
-    ]  # fmt: skip
-    assert list(curves[0]) == ["digit", "parameter", "value", "images", "deviation"]
-    baselines = errors.baseline_curves()
-    assert len(baselines) == 3 * 4 and list(baselines[0]) == ["baseline", "digit", "parameter", "value"]
-    assert tuple(baselines[6].values()) == (drawing.BASELINES[1], 9, -10.0, 9.0)
+    radians = np.radians(points)
+    first, second = (np.cos(radians), np.sin(radians)) if name == "rotation" else (points / 3, points / 3)
+    expected = codes.sum(axis=-1)[:, None] + 10 * first + 100 * second
+    # Float32 numbers up to 100.
+    np.testing.assert_allclose(drawn, np.broadcast_to(expected[..., None, None, None], drawn.shape), rtol=0, atol=2e-5)
 
 
 # Refusals
 
 
-def test_class_without_images_is_refused(eager):
-    images, labels = data()
-    some = labels != 9
-    with pytest.raises(UserError, match=r"images of each class are needed.*\[2, 4, 9\]"):
-        draw_all(
-            autoencoding(useless(ROTATION), ROTATION), images[some], labels[some], CLASSES, np.zeros((3, 6, 6, 1)), FEW
-        )
+def bright(value):
+    """Draws what is not finite where the first pixel is bright."""
+    return Model(lambda images, told: ops.where(images[:, :1, :1] > 0.5, value, images))
 
 
-def test_images_of_another_class_are_refused(eager):
-    images, labels = data()
-    means = mean_images(images, labels, CLASSES)
-    for other in (1, 5, 11):
-        with pytest.raises(UserError, match="images of each class are needed"):
-            strange = np.append(labels[:-1], other)
-            draw_all(autoencoding(useless(ROTATION), ROTATION), images, strange, CLASSES, means, ANGLES)
+def of_shape(*shape):
+    return Model(lambda images, told: ops.zeros((ops.shape(images)[0], *shape)))
 
 
-def test_as_many_labels_as_images(eager):
-    images, labels = data()
-    with pytest.raises(UserError, match="there are 10 images and 11 labels"):
-        draw_all(autoencoding(useless(ROTATION), ROTATION), images[:10], labels, CLASSES, np.zeros((3, 6, 6, 1)), FEW)
+def of_other_images():
+    return SimpleNamespace(
+        encoder=keras.Sequential([keras.Input((8, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]),
+        decoder=lambda inputs, training: ops.zeros((inputs[0].shape[0], SIDE, SIDE, 1)),
+    )
 
 
-def test_no_images_are_refused(eager):
-    with pytest.raises(UserError, match="must not be empty"):
-        EncodedImages(autoencoding(useless(ROTATION), ROTATION), data()[0][:0])
+X, Y = data()
+# Two of the images have a bright first pixel.
+X[:, 0, 0] = np.where(np.arange(11) % 6 == 1, 255, 0)[:, None]
+NEEDED = r"images of each class are needed, one label per image; there are "
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_drawings_that_are_not_finite_are_refused(eager, value):
-    # Two of the images have a first pixel of 200 and more.
-    images, labels = data()
-    images[:, 0, 0] = np.where(np.arange(11) % 6 == 1, 255, 0)[:, None]
+@pytest.mark.parametrize(
+    ("model", "images", "labels", "message"),
+    [
+        (useless(ROTATION), X[Y != 9], Y[Y != 9], NEEDED + r"8 images .* the classes \[2, 4\] for .* \[2, 4, 9\]"),
+        *((useless(ROTATION), X, np.append(Y[:-1], other), NEEDED) for other in (1, 5, 11)),
+        (useless(ROTATION), X[:10], Y, NEEDED + "10 images and 11 labels"),
+        (useless(ROTATION), X[:0], Y[:0], "must not be empty"),
+        *((bright(value), X, Y, r"^the model's drawings of 2 images are not finite$") for value in (np.nan, np.inf)),
+        (of_shape(7, 6, 1), X, Y, r"^the model draws images \(7, 6, 1\), but images \(6, 6, 1\) are needed$"),
+        (of_shape(6, 6, 3), X, Y, r"^the model draws images \(6, 6, 3\), but images \(6, 6, 1\) are needed$"),
+        (of_other_images(), X, Y, r"^the model does not take images \(6, 6, 1\)"),
+        (SimpleNamespace(encoder=len), X, Y, r"^the model does not take images \(6, 6, 1\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(eager, model, images, labels, message):
+    with pytest.raises(UserError, match=message) as refused:
+        draw_all(autoencoding(model, ROTATION), images, labels, CLASSES, np.zeros((3, 6, 6, 1), "float32"), FEW)
+    assert "\n" not in str(refused.value)
 
-    def draw(images, told):
-        return ops.where(images[:, :1, :1] > 0.5, value, images)
 
-    with pytest.raises(UserError, match="drawings of 2 images are not finite"):
-        measured(Model(draw), ROTATION, FEW, (images, labels))
+# What is kept
 
 
-@pytest.mark.parametrize("shape", [(SIDE + 1, SIDE, 1), (SIDE, SIDE, 3), (CANVAS, CANVAS, 1)])
-def test_drawings_of_another_size_are_refused(shape):
-    model = Model(lambda images, told: ops.zeros((ops.shape(images)[0], *shape)))
-    with pytest.raises(UserError) as refused:
-        measured(model, ROTATION)
-    assert str(refused.value) == f"the model draws images {shape}, but images {(SIDE, SIDE, 1)} are needed"
+class Codes(keras.Model):
+    """Codes are the first pixels of an image; the decoder writes them into the first pixels."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def encoder(self, images, training):
+        return ops.reshape(images, (-1, SIDE * SIDE))[:, : self.size]
+
+    def decoder(self, inputs, training):
+        codes, _ = inputs
+        return ops.reshape(ops.pad(codes, [(0, 0), (0, SIDE * SIDE - self.size)]), (-1, SIDE, SIDE, 1))
 
 
-def test_images_the_encoder_does_not_take_are_refused():
-    inputs = keras.Input((SIDE + 2, SIDE, 1))
-    encoder = keras.Model(inputs, keras.layers.Flatten()(inputs))
-    with pytest.raises(UserError, match=r"the model does not take images \(6, 6, 1\)"):
-        EncodedImages(autoencoding(SimpleNamespace(encoder=encoder, decoder=encoder), ROTATION), data()[0])
+@pytest.fixture
+def sheets(monkeypatch):
+    """A function: the figures of what was measured, as name -> arguments. Nothing is drawn."""
+    for name in ("error_by_parameter", "pairs", "samples", "parameter_map"):
+        monkeypatch.setattr(figures, name, lambda *arguments, **_: arguments)
+    return lambda measured: {each.name: getattr(each, "figure", each) for each in measured.figures("title")}
+
+
+def dataset(classes=CLASSES):
+    """Test images are others than training images."""
+    x_train, y_train = noise(60, SIDE, SIDE, 1, spread=(0, 256)).astype("uint8"), np.resize(classes, 60)
+    x_test, y_test = noise(24, SIDE, SIDE, 1, seed=1, spread=(0, 256)).astype("uint8"), np.resize(classes, 24)
+    # Their first pixel is dark, and the second one its inverse.
+    x_train[:, 0, 0] //= 8
+    x_train[:, 0, 1] = 255 - x_train[:, 0, 0]
+    return Data("own", x_train, y_train, x_test, y_test, "test")
+
+
+SPACING = {"rotation": 90, "shift": 1, "scaling": 0.25, "shear": 0.2}
+ALWAYS = {"error_by_parameter.png", "pairs.png", "round.gif"}
+SAMPLES = {"samples_prior.png", "samples_codes.png"}
+
+
+@every_transformation
+def test_measured(eager, name):
+    """Compared with what was computed above; and what is timed is what is measured."""
+    task, given = TASKS[name], dataset()
+    found = task.measure(copier(task), given, CLASSES, Evaluation(SPACING[name], images_per_class=5))
+    metrics, errors = found.metrics, found.errors
+    points = task.points(SPACING[name])
+    keep = np.sort(np.concatenate([np.flatnonzero(given.y_test == label)[:5] for label in CLASSES]))
+    images, labels = given.x_test[keep], given.y_test[keep]
+    means = mean_images(given.x_train, given.y_train, CLASSES)
+    expected = draw_all(autoencoding(copier(task), task), images, labels, CLASSES, means, points)
+    np.testing.assert_array_equal(errors.points, points)
+    np.testing.assert_array_equal(errors.errors, expected.errors)
+    np.testing.assert_array_equal(errors.baselines[drawing.BASELINES[1]], expected.baselines[drawing.BASELINES[1]])
+    assert metrics == ratios(expected, task) and metrics["images"] == {"2": 5, "4": 5, "9": 5}
+    at = task.evaluator(copier(task), images, CLASSES)
+    for column in (0, len(points) // 3, -1):
+        own = [at(points[column])[labels == label].mean() for label in CLASSES]
+        assert own == pytest.approx(errors.errors[:, column], abs=ROUNDING)
+    assert set(found.tables) == {"curves.csv", "baselines.csv", *["map.csv"] * (name == "shift")}
+    assert (found.tables["curves.csv"], found.tables["baselines.csv"]) == (errors.curves(), errors.baseline_curves())
+    # Words and columns.
+    title, unit, *lines = str(found).splitlines()
+    assert (title, unit) == (task.title(), "mean squared errors of pixels in [-1, 1]")
+    for digit, line in zip(("2", "4", "9"), lines, strict=True):
+        inside, outside, ratio = (metrics[key][digit] for key in ("mse_in", "mse_out", "ratio"))
+        mark = " (restricted)" if digit == "4" else ""
+        assert line == f"{digit}: in {inside:.4f}  out {outside:.4f}  ratio {ratio:.2f}{mark}"
+    others = sorted([metrics["ratio"]["2"], metrics["ratio"]["9"]])
+    assert found.summary() == f"4: out/in {metrics['ratio']['4']:.2f}; others {others[0]:.2f} to {others[1]:.2f}"
+    read = [column.read(metrics) for column in task.columns((4,))]
+    assert read == [metrics[key]["4"] for key in ("mse_in", "mse_out", "ratio")] + [tuple(others)]
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_samples_of_codes(eager, sheets, size):
+    """Codes from the prior, and normal ones with the mean and covariance of the training images' codes."""
+    given, drawn = dataset(), {}
+    for seed in (0, 1):
+        pictures = sheets(ROTATION.measure(Codes(size), given, CLASSES, Evaluation(90, seed=seed)))
+        assert set(pictures) == {*ALWAYS, *SAMPLES}
+        for name in SAMPLES:
+            images, points, task, title = pictures[name]
+            # Six codes at 20 angles, of which this decoder takes no notice.
+            assert images.shape == (6, 20, SIDE, SIDE, 1) and len(points) == 20 and task is ROTATION
+            assert title.startswith("title\nthe decoder alone: codes ")
+            assert (images == images[:, :1]).all()
+            drawn[name, seed] = images[:, 0].reshape(6, -1)[:, :size]
+    prior, normal = (
+        np.concatenate([drawn[f"samples_{name}.png", seed] for seed in (0, 1)]) for name in ("prior", "codes")
+    )
+    assert len(np.unique(prior)) == prior.size and len(np.unique(normal[:, 0])) == 12
+    assert np.abs(prior).max() <= 1 and prior.min() < -0.5 and prior.max() > 0.5
+    # Five standard errors of a mean of twelve; their deviation is known to a factor of three.
+    own = pixels(given.x_train).reshape(60, -1)[:, :size]
+    assert np.abs((normal.mean(axis=0) - own.mean(axis=0)) / own.std(axis=0)).max() < 5 / np.sqrt(12)
+    assert np.abs(np.log2(normal.std(axis=0) / own.std(axis=0))).max() < 1.6
+    if size > 1:
+        # As in training images, the second pixel is the inverse of the first; float32.
+        np.testing.assert_allclose(normal[:, 1], -normal[:, 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "restricted", "shown", "example"),
+    [
+        # The digits of the article's figures, where they include the restricted ones.
+        ((2, 3, 4, 5, 9), (4, 9), [3, 5, 4, 9], 4),
+        ((0, 2, 3, 4, 5), (2,), [3, 5, 2], 2),
+        ((0, 3, 5), (), [3, 5], 0),
+        ((0, 1), (), [0, 1], 0),
+    ],
+)
+def test_pictures_show_the_first_image_of_each_digit(eager, sheets, classes, restricted, shown, example):
+    task = replace(ROTATION, ranges=Ranges(ROTATION.ranges.default, dict.fromkeys(restricted, PART)))
+    given, published = dataset(classes), {4: {0.0: 0.1}}
+    found = task.measure(useless(task), given, classes, Evaluation(90, published=published))
+    pictures = sheets(found)
+    # A model without codes has no samples.
+    assert set(pictures) == ALWAYS
+    assert pictures["error_by_parameter.png"] == (found.errors, task, example, "title", published)
+    first = {label: pixels(given.x_test[np.flatnonzero(given.y_test == label)[0]]) for label in classes}
+    expected, drawn, labels, points, *_ = pictures["pairs.png"]
+    assert (drawn == -1).all() and labels == shown and points.tolist() == list(range(-180, 180, 18))
+    np.testing.assert_allclose(expected[10], [first[label] for label in shown], rtol=0, atol=ROUNDING)
+    film, own = pictures["round.gif"], example if example in shown else shown[0]
+    assert (film.label, film.task, film.points.tolist()) == (own, task, list(range(-180, 180, 6)))
+    assert film.expected.shape == film.drawn.shape == (60, SIDE, SIDE, 1) and (film.drawn == -1).all()
+    np.testing.assert_allclose(film.expected[30], first[own], rtol=0, atol=ROUNDING)
+
+
+def test_map_over_both_shifts(eager, sheets):
+    given = dataset()
+    found = SHIFT.measure(copier(SHIFT), given, CLASSES, Evaluation(2))
+    pictures = sheets(found)
+    assert set(pictures) == {*ALWAYS, "map.png"}
+    values, points, trained, title, _ = pictures["map.png"]
+    np.testing.assert_array_equal(points, np.arange(-3, 4))
+    assert (trained, title) == (((-1, 2),), "title: 4")
+    own = pixels(given.x_test[given.y_test == 4])
+    canvas = np.full((8, CANVAS, CANVAS, 1), -1.0)
+    centred = canvas.copy()
+    centred[:, 3:9, 3:9] = own
+    for row, dy in enumerate(range(-3, 4)):
+        for column, dx in enumerate(range(-3, 4)):
+            moved = canvas.copy()
+            moved[:, 3 + dy : 9 + dy, 3 + dx : 9 + dx] = own
+            assert values[row, column] == pytest.approx(((moved - centred) ** 2).mean(), abs=ROUNDING)
+    rows = found.tables["map.csv"]
+    assert rows[1] == {"digit": 4, "dy": -3, "dx": -2, "value": values[0, 1]} and len(rows) == 49
+
+
+def test_nothing_out_of_range(eager):
+    full = ROTATION.ranges.default
+    # Without restricted classes, ranges must be given.
+    with pytest.raises(UserError, match=r"^[^\n]*mse_out[^\n]*$"):
+        Generation(Rotation(), Ranges(full)).measure(useless(ROTATION), dataset(), CLASSES, Evaluation(90))
+    task = Generation(Rotation(), Ranges(full), inside=PART, outside=ROTATION.outside)
+    found = task.measure(useless(task), dataset(), CLASSES, Evaluation(90))
+    low, *_, high = sorted(found.metrics["ratio"].values())
+    assert found.summary() == f"all classes: out/in {low:.2f} to {high:.2f}"
+    assert len(found.lines()) == 4 and "restricted" not in str(found)
+    [column] = task.columns(())
+    assert column.read(found.metrics) == (low, high)

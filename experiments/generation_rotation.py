@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from experiments.article import published
 from experiments.article.committed import Text
+from experiments.beyond import transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
@@ -87,6 +88,15 @@ MODELS = {
     ),
 }
 
+# They learn how images move, and move the upright image as they are told.
+DRAWERS = transfer.drawers(1, circular=True)
+BEYOND = {
+    "flow": DRAWERS["flow"],
+    "flow_halfplane": replace(
+        DRAWERS["flow"], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note
+    ),
+}
+
 BANDS = {"ratio": Band(relative=0.25)}
 DEVIATIONS = (
     (
@@ -129,7 +139,7 @@ FINDINGS = {"ae_rotation_z128": {"ratio_4": _falls(4), "ratio_9": _falls(9)}}
 EXPERIMENT = Experiment(
     name="generation_rotation",
     task=TASK,
-    models=MODELS,
+    models={**MODELS, **BEYOND},
     defaults=("ae_rotation",),
     published=published.GENERATION_ROTATION,
     published_curves=published.GENERATION_ROTATION_CURVES,

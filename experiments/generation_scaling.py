@@ -8,6 +8,7 @@ Run:  make generation-scaling [PROFILE=quick] [MODELS=ae_scaling,aae_scaling|all
 
 import sys
 
+from experiments.beyond import transfer
 from experiments.generation_rotation import MODELS, RESTRICTED
 from invariance.cli import run_experiment
 from invariance.experiment import Experiment
@@ -23,6 +24,7 @@ EXPERIMENT = Experiment(
     models={
         "ae_scaling": MODELS["ae_rotation"].with_budgets(grid_spacing=0.05),
         "aae_scaling": MODELS["aae_rotation"].with_budgets(grid_spacing=0.05),
+        **transfer.drawers(1, circular=False, grid_spacing=0.05),
     },
     defaults=("ae_scaling",),
 )

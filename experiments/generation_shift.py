@@ -17,6 +17,7 @@ from dataclasses import replace
 from experiments import generation_rotation as rotation
 from experiments.article import published
 from experiments.article.committed import Text
+from experiments.beyond import transfer
 from experiments.generation_rotation import BANDS, DEVIATIONS, PAPER, RESTRICTED, SMOKE, STANDARD
 from invariance.cli import run_experiment
 from invariance.experiment import Entry, Experiment
@@ -63,6 +64,14 @@ MODELS = {
     "aae_shift": entry(replace(PLAIN, regulariser="wasserstein")),
 }
 
+DRAWERS = transfer.drawers(2, circular=False, grid_spacing=2)
+BEYOND = {
+    "flow": DRAWERS["flow"].with_budgets(["smoke"], grid_spacing=4),
+    "flow_central": replace(
+        DRAWERS["flow"], task=MODELS["ae_shift_central"].task, note=MODELS["ae_shift_central"].note
+    ).with_budgets(["smoke"], grid_spacing=4),
+}
+
 
 def _grows(digit: int) -> Text:
     usual, long = "ae_shift_central", "ae_shift_central+steps=12000"
@@ -80,7 +89,7 @@ FINDINGS = {"ae_shift_central": {"ratio_4": _grows(4), "ratio_9": _grows(9)}}
 EXPERIMENT = Experiment(
     name="generation_shift",
     task=TASK,
-    models=MODELS,
+    models={**MODELS, **BEYOND},
     defaults=("ae_shift",),
     published=published.GENERATION_SHIFT,
     published_curves=published.GENERATION_SHIFT_CURVES,

@@ -1,8 +1,8 @@
 """The article's ideal: every digit is shown within +/-45 degrees, none beyond. Are they recognised all round?
 
 The article begins with what a learning system ought to do: trained on digits within +/-45 degrees, recognise them at
-90. No class is free here, so P_in, P_out and P_inv are those of all eight digits: within +/-45 degrees, beyond, and upside
-down. A network can only do it if it learns how images move, and goes on moving them beyond what it was shown.
+90. No class is free here, so P_in, P_out and P_inv are those of all eight digits: within +/-45 degrees, beyond, and
+upside down. A network can only do it if it learns how images move, and moves them beyond what it was shown.
 Run:  make recognition-rotation-ideal [PROFILE=quick] [MODELS=cnn_bn_00,flow|all] [SEED=0]
       make recognition-rotation-ideal MODELS=cnn_bn_00 ARGS="--control unrestricted"      (the ceiling)
       python -m experiments.recognition_rotation_ideal --help

@@ -228,6 +228,39 @@ class Experiment:
         return self.models[model].task or self.task
 
 
+@dataclass(frozen=True)
+class Part:
+    """Runs of one experiment that belong to a suite.
+
+    Args:
+        experiment: the experiment.
+        models: their names.
+        options: further options of the experiment's command line.
+    """
+
+    experiment: Experiment
+    models: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join((self.experiment.name, ",".join(self.models), *self.options))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Runs of several experiments that are carried out by one command.
+
+    Args:
+        name: name of the declaring module.
+        title: what it is, in one line.
+        parts: carried out in this order.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+
+
 def installed_modules() -> Iterator[ModuleType]:
     """All modules of the packages named by entry points "invariance.experiments", subpackages included.
 

@@ -4,8 +4,9 @@ import os
 
 from invariance.cli.commands import main
 from invariance.cli.run import run_experiment
+from invariance.cli.suite import run_suite
 
-__all__ = ["main", "run_experiment"]
+__all__ = ["main", "run_experiment", "run_suite"]
 
 # TensorFlow's C++ code reports a machine without a GPU as an error. Real failures arrive as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -31,6 +31,7 @@ class Flow(layers.Layer):
         fields: number of vector fields, that is, of parameters of the movement.
         degree: of the polynomials, in both coordinates together.
         seed: of the initial coefficients, drawn from a normal distribution.
+        cubic: whether moved images are interpolated by cubic convolution, which blurs less, or bilinearly.
 
     Input: [images (batch, height, width, channels), times (batch, fields)].
     Output: (batch, height, width, channels) float32.
@@ -46,9 +47,9 @@ class Flow(layers.Layer):
     # The integration begins with steps of 2 ** -HALVINGS of the time.
     HALVINGS = 7
 
-    def __init__(self, fields: int = 1, degree: int = 5, seed: int = 0, **kwargs: Any):
+    def __init__(self, fields: int = 1, degree: int = 5, seed: int = 0, cubic: bool = True, **kwargs: Any):
         super().__init__(dtype="float32", **{key: value for key, value in kwargs.items() if key != "dtype"})
-        self.fields, self.degree, self.seed = fields, degree, seed
+        self.fields, self.degree, self.seed, self.cubic = fields, degree, seed, cubic
         require_positive(self, "fields", "degree")
 
     def build(self, input_shape: Any) -> None:
@@ -105,20 +106,20 @@ class Flow(layers.Layer):
         rows = ops.arange(height, dtype="float32")[None, :, None]
         columns = ops.arange(width, dtype="float32")[None, None, :]
 
-        def composed(first: Tensor, second: Tensor) -> Tensor:
-            """The displacement by ``first`` and, from where that leads, by ``second``."""
-            at_rows = ops.clip(rows + first[..., 0], 0.0, height - 1.0)
-            at_columns = ops.clip(columns + first[..., 1], 0.0, width - 1.0)
-            return first + warp(second, at_rows, at_columns)
+        def at(displaced: Tensor, values: Tensor) -> Tensor:
+            """The values where displacements lead to."""
+            at_rows = ops.clip(rows + displaced[..., 0], 0.0, height - 1.0)
+            at_columns = ops.clip(columns + displaced[..., 1], 0.0, width - 1.0)
+            return warp(values, at_rows, at_columns)
 
         # (batch, fields) x (fields, height, width, 2) -> (batch, height, width, 2)
         step = ops.tensordot(ops.cast(times, "float32"), fields, 1) * 2.0**-self.HALVINGS
         # The first step is a midpoint step, of second order.
-        moved = composed(step / 2.0, step) - step / 2.0
+        moved = at(step / 2.0, step)
         # A loop in the graph: XLA would compile the unrolled compositions into one that repeats their work many times.
         _, moved = ops.while_loop(
             lambda done, moved: done < self.HALVINGS,
-            lambda done, moved: (done + 1, composed(moved, moved)),
+            lambda done, moved: (done + 1, moved + at(moved, moved)),
             (0, moved),
             maximum_iterations=self.HALVINGS,
         )
@@ -130,7 +131,7 @@ class Flow(layers.Layer):
         height, width = self.size
         rows = ops.arange(height, dtype="float32")[None, :, None] + displacements[..., 0]
         columns = ops.arange(width, dtype="float32")[None, None, :] + displacements[..., 1]
-        return warp(images, rows, columns, fill, cubic=True)
+        return warp(images, rows, columns, fill, cubic=self.cubic)
 
     def call(self, inputs: Any) -> Tensor:
         images, times = inputs
@@ -140,4 +141,5 @@ class Flow(layers.Layer):
         return tuple(input_shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "fields": self.fields, "degree": self.degree, "seed": self.seed}
+        own = {"fields": self.fields, "degree": self.degree, "seed": self.seed, "cubic": self.cubic}
+        return {**super().get_config(), **own}

@@ -121,7 +121,8 @@ def _table(table: Table, experiment: Experiment | None) -> str:
         head += f"<th>{escape(column.title)}</th>" + ("<th>published</th>" if table.compared else "")
     rows = []
     for row in table.rows:
-        cells = f"<td>{escape(row.label)}</td><td>{', '.join(map(str, row.seeds))}</td>"
+        told = f'<span class="small">{escape(row.told)}</span>' if table.differently_told else ""
+        cells = f"<td>{escape(row.label)}{told}</td><td>{', '.join(map(str, row.seeds))}</td>"
         for column in table.columns:
             cell = row.cells[column.key]
             uncertainty = f'<span class="small">{escape(cell.uncertainty)}</span>' if cell.uncertainty else ""

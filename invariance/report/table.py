@@ -79,6 +79,7 @@ class Row:
         cells: column -> cell.
         trained: mean training time, such as "83 s, 2:10 min (1 core)".
         warnings: what makes its numbers mean less than they seem to.
+        told: what it is told, see `experiment.Entry.told`.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Row:
     cells: Mapping[str, Cell]
     trained: str
     warnings: tuple[str, ...] = ()
+    told: str = ""
 
     @property
     def label(self) -> str:
@@ -124,6 +126,11 @@ class Table:
     def compared(self) -> bool:
         """Whether there is a published number to show."""
         return any(cell.published is not None for row in self.rows for cell in row.cells.values())
+
+    @property
+    def differently_told(self) -> bool:
+        """Whether its models are told different things."""
+        return len({row.told for row in self.rows}) > 1
 
     def bands(self) -> list[str]:
         """How many numbers fall within their bands, and which do not; nothing for short profiles."""
@@ -249,7 +256,8 @@ class Table:
                 lines.append(f"{'':{width}}{'published':<{beside}}{published}".rstrip())
             if uncertainty.strip():
                 lines.append((blank + uncertainty).rstrip())
-            lines += [f"{'':{width}}{warning}" for warning in row.warnings]
+            told = [f"told {row.told}"] if self.differently_told else []
+            lines += [f"{'':{width}}{text}" for text in (*row.warnings, *told)]
         beneath = self.beneath()
         lines += ["", *beneath] if beneath else []
         heads, rows = self.differences()
@@ -259,13 +267,13 @@ class Table:
 
     def markdown(self) -> str:
         """As Markdown: ours and published in neighbouring columns, the uncertainty after ours."""
-        heads = ["model", "seeds"]
+        heads = ["model", *(["told"] if self.differently_told else []), "seeds"]
         for column in self.columns:
             heads += [f"{column.title} ours", "published"] if self.compared else [column.title]
         heads.append("trained")
         rows = []
         for row in self.rows:
-            texts = [row.label, ", ".join(map(str, row.seeds))]
+            texts = [row.label, *([row.told] if self.differently_told else []), ", ".join(map(str, row.seeds))]
             for column, cell in _cells(self, row):
                 texts.append(column.form(cell.ours) + (f" ({cell.uncertainty})" if cell.uncertainty else ""))
                 if self.compared:
@@ -419,7 +427,9 @@ def _row(
         empty = Cell(None, "", column.read(published), (), band, findings.get(column.key, ""))
         cells[column.key] = _filled(empty, column, runs)
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
-    return Row(model, seeds, cells, _trained(runs, usual), warnings_of(runs))
+    entry = experiment.models.get(variations.base(model)) if experiment else None
+    told = variations.told(model, entry, runs[0].task)
+    return Row(model, seeds, cells, _trained(runs, usual), warnings_of(runs), told)
 
 
 def _filled(cell: Cell, column: Column, runs: Iterable[Run]) -> Cell:

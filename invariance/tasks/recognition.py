@@ -113,6 +113,15 @@ class Recognition(Task):
             self.drawings(seed, images, labels, draws, random.PARTNERS),
         )
 
+    def moving(self, prepare: Callable, move: Callable) -> Callable:
+        """Moves the images that are to be recognised; see `Task.moving`."""
+
+        def moved(images: Any, labels: Any, draws: Any) -> tuple:
+            inputs, targets = prepare(images, labels, draws)
+            return move(inputs, draws), targets
+
+        return moved
+
     def shown(self, inputs: Any, targets: Any) -> tuple[Any, str]:
         also = f", also shifted by up to {self.max_shift} pixels each way" if self.max_shift else ""
         return inputs, f"the first training images as the network sees them{also}"

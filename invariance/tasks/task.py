@@ -206,6 +206,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def moving(self, prepare: Callable, move: Callable) -> Callable:
+        """What `prepare` gives, with images moved in a way that was learnt.
+
+        Args:
+            prepare: see `prepare`.
+            move: a function of images (batch, *output_shape) in [0, 1] and draw numbers (batch,) that moves them.
+
+        Returns:
+            A function like ``prepare``: by default itself, for networks that are told how to move images.
+        """
+        return prepare
+
     def title(self) -> str:
         """The task in one line."""
         text = f"{self.name.capitalize()} under {self.transformation.name}"

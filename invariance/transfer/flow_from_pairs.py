@@ -14,6 +14,8 @@ from invariance.experiment import Budget
 from invariance.transfer.learner import Learned, Learner, Stage
 
 if TYPE_CHECKING:
+    import keras
+
     from invariance.datasets import Data
     from invariance.layers.flow import Flow
     from invariance.tasks import Task
@@ -69,6 +71,20 @@ class FlowFromPairs(Learner):
         return learned_flow(flow, task, taught, seed)
 
 
+def _robust_fit(parameters: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The linear map (parameters, fields) from parameters (pairs, parameters) to times (pairs, fields).
+
+    By iterated least squares, at first of small parameters, then of pairs whose times fit to about a pixel: what looks
+    alike at different parameters has wrong times.
+    """
+    weights = 1.0 / (0.01 * np.square(parameters).sum(-1).max() + np.square(parameters).sum(-1))
+    for _ in range(50):
+        root = np.sqrt(weights)[:, None]
+        fitted = np.linalg.lstsq(root * parameters, root * times, rcond=None)[0]
+        weights = 1.0 / (1.0 + np.square(times - parameters @ fitted).sum(-1))
+    return fitted
+
+
 # Pairs whose movements give the range of a flow that is not periodic.
 _PAIRS = 256
 
@@ -117,20 +133,52 @@ def learned_flow(flow: Flow, task: Task, data: Data, seed: int, *, paired: bool 
     axes = np.linalg.cholesky(1.5 * flow.fields * second_moment + 1e-12 * np.eye(flow.fields))
     if period is None:
         metrics["range"] = np.round(axes, 4).tolist()
-    return LearnedFlow(flow, task, Movements(flow.fields, period, axes), metrics)
+    # For models that are told the parameter of the second image, as that of an upright one.
+    parameters = np.asarray(task.transformation.draw(task.drawn, seed, draws, labels))
+    told = np.asarray(task.transformation.encode(parameters))[differ][explained]
+    return LearnedFlow(flow, task, Movements(flow.fields, period, axes), metrics, (told, times[explained]))
 
 
 class LearnedFlow(Learned):
-    """A learnt flow and how far images are moved along it."""
+    """A learnt flow and how far images are moved along it.
 
-    def __init__(self, flow: Flow, task: Task, movements: Movements, metrics: dict):
-        self.flow, self.task, self.movements = flow, task, movements
+    Args:
+        flow: the flow.
+        task: gives the true fields, for comparison.
+        movements: the distribution of movements in training.
+        metrics: see `Learned`.
+        examples: encoded parameters (pairs, numbers) and times (pairs, fields) of pairs of images, for models that are
+            told the parameter.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        task: Task,
+        movements: Movements,
+        metrics: dict,
+        examples: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
+        self.flow, self.task, self.movements, self.examples = flow, task, movements, examples
         self.metrics = {**metrics, "cosines": self._cosines()}
 
-    def prepare(self, prepare: Callable, seed: int) -> Callable:
-        from invariance.transfer.movements import moved_by
+    def attach(self, network: keras.Model) -> keras.Model:
+        """Hands the flow to a network with layers "flow" and "times" (`models.flow_drawing.FlowDrawing`)."""
+        names = {layer.name for layer in network.layers}
+        if {"flow", "times"} <= names and self.examples is not None:
+            network.get_layer("flow").coefficients.assign(self.flow.coefficients)
+            layer, (told, times) = network.get_layer("times"), self.examples
+            layer.kernel.assign(_robust_fit(np.asarray(layer.parameters(told)), times))
+        return network
 
-        return moved_by(lambda images, times: self.flow([images, times]), self.movements, prepare, seed)
+    def prepare(self, prepare: Callable, seed: int) -> Callable:
+        from keras import ops
+
+        def move(images: Any, draws: Any) -> Any:
+            # Cubic interpolation may leave the range of pixels.
+            return ops.clip(self.flow([images, self.movements.draw(seed, draws)]), 0.0, 1.0)
+
+        return self.task.moving(prepare, move)
 
     def _masked(self) -> tuple[np.ndarray, np.ndarray]:
         """The true fields (dimensions, height, width, 2), and where their pixels come from within the image."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,16 +116,3 @@ def find_period(flow: Flow, ink: np.ndarray) -> tuple[float, float] | None:
     finer = np.arange(times[start] - 0.25, times[end - 1] + 0.25, 0.01)
     errors = distance(finer)
     return float(finer[errors.argmin()]), float(errors.min())
-
-
-def moved_by(
-    learned: Callable[[Tensor, Tensor], Tensor], movements: Movements, prepare: Callable, seed: int
-) -> Callable:
-    """A function like ``prepare`` whose images are moved by random times."""
-
-    def moved(images: Any, labels: Any, draws: Any) -> tuple:
-        inputs, targets = prepare(images, labels, draws)
-        # Cubic interpolation may leave the range of pixels.
-        return ops.clip(learned(inputs, movements.draw(seed, draws)), 0.0, 1.0), targets
-
-    return moved

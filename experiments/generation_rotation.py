@@ -23,6 +23,7 @@ from experiments.beyond import transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
+from invariance.models.operator_autoencoder import OperatorAutoencoder
 from invariance.ranges import Ranges
 from invariance.tasks import Generation
 from invariance.transforms import Rotation
@@ -60,9 +61,11 @@ SMOKE = replace(
 BUDGETS = {"smoke": SMOKE, "quick": QUICK, "standard": STANDARD, "paper": PAPER}
 
 
-def entry(model: Autoencoder, task=None, note="", budgets=BUDGETS, **narrow) -> Entry:
+def entry(model: Autoencoder | OperatorAutoencoder, task=None, note="", budgets=BUDGETS, **narrow) -> Entry:
     """A model with its budgets; in the profile `quick` with the arguments ``narrow``, so that it takes minutes."""
-    tiny = replace(model, feature_maps=8, filters=(8, 16), units=64, critic=(32, 32))
+    tiny = replace(model, feature_maps=8, filters=(8, 16), units=64)
+    if isinstance(tiny, Autoencoder):
+        tiny = replace(tiny, critic=(32, 32))
     quick = replace(model, **(narrow or {"feature_maps": 128}))
     return Entry(model, budgets, {"smoke": tiny, "quick": quick}, task, note)
 
@@ -91,6 +94,10 @@ MODELS = {
 # They learn how images move, and move the upright image as they are told.
 DRAWERS = transfer.drawers(1, circular=True)
 BEYOND = {
+    "operator": transfer.operator(OperatorAutoencoder(), 8000, 4e-3, 2500, 1e-2),
+    # The article's autoencoder, but the angle acts on the code instead of being appended to it.
+    "ae_operator": entry(OperatorAutoencoder(linear=False, code_size=10)),
+    "ae_operator_z128": entry(OperatorAutoencoder(linear=False, code_size=128)),
     "flow": DRAWERS["flow"],
     "flow_halfplane": replace(
         DRAWERS["flow"], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note

@@ -11,6 +11,7 @@ Run:  make generation-shift [PROFILE=quick] [MODELS=ae_shift,ae_shift_central|al
 Departures from the original: as in generation_rotation.py.
 """
 
+import math
 import sys
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from experiments.generation_rotation import BANDS, DEVIATIONS, PAPER, RESTRICTED
 from invariance.cli import run_experiment
 from invariance.experiment import Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
+from invariance.models.operator_autoencoder import OperatorAutoencoder
 from invariance.ranges import Ranges
 from invariance.tasks import Generation
 from invariance.transforms import Shift
@@ -66,6 +68,10 @@ MODELS = {
 
 DRAWERS = transfer.drawers(2, circular=False, grid_spacing=2)
 BEYOND = {
+    # Told, too, that the first number acts on rows and the second on columns.
+    "operator": transfer.operator(
+        OperatorAutoencoder(64, circular=False, spacing=math.pi / 2, separable=True), 6000, 2e-2, 1500, 2e-2
+    ).with_budgets(grid_spacing=2),
     "flow": DRAWERS["flow"].with_budgets(["smoke"], grid_spacing=4),
     "flow_central": replace(
         DRAWERS["flow"], task=MODELS["ae_shift_central"].task, note=MODELS["ae_shift_central"].note

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from experiments.article import published, unrotated_images
 from experiments.article.committed import Text
-from experiments.beyond import transfer
+from experiments.beyond import controls, transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.capsnet import CapsNet
@@ -200,7 +200,9 @@ BASELINE = replace(
     MODELS["cnn_bn_00"].with_budgets(["quick"], steps=4 * EPOCH).with_budgets(["standard"], steps=20 * EPOCH),
     note="cnn_bn_00, trained for as long as the networks that follow",
 )
-ALL_MODELS = {**MODELS, "baseline": BASELINE, **transfer.learners(replace(BASELINE, note=""))}
+# Networks that learn how images move know no transformation, and serve every experiment; the controls know rotation.
+MOVERS = {"baseline": BASELINE, **transfer.learners(replace(BASELINE, note=""))}
+BEYOND = {**MOVERS, **controls.networks(BASELINE.budgets)}
 
 DEVIATIONS = (
     (
@@ -293,7 +295,7 @@ FINDINGS = {
 EXPERIMENT = Experiment(
     name="recognition_rotation",
     task=TASK,
-    models=ALL_MODELS,
+    models={**MODELS, **BEYOND},
     defaults=("cnn_00", "cnn_bn_00", "cnn_bn_01", "capsnet_dr", "capsnet_em"),
     published=published.RECOGNITION_ROTATION,
     bands={"p_test": Band(absolute=0.01), "p_out": Band(absolute=0.05), "p_inv": Band(absolute=0.06, below=0.125)},

@@ -10,7 +10,7 @@ P_inv is that of the smallest and largest digits, below .6 and above 1.4.
 
 import sys
 
-from experiments.recognition_rotation import ALL_MODELS
+from experiments.recognition_rotation import MODELS, MOVERS
 from invariance.cli import run_experiment
 from invariance.experiment import Experiment
 from invariance.ranges import Ranges
@@ -22,7 +22,7 @@ USUAL = ((0.85, 1.15),)
 EXPERIMENT = Experiment(
     name="recognition_scaling",
     task=Recognition(Scaling(), Ranges(((0.5, 1.5),), {3: USUAL, 4: USUAL}), inverted=((0.5, 0.6), (1.4, 1.5))),
-    models={name: entry.with_budgets(grid_spacing=0.1) for name, entry in ALL_MODELS.items()},
+    models={name: entry.with_budgets(grid_spacing=0.1) for name, entry in {**MODELS, **MOVERS}.items()},
     defaults=("cnn_00", "cnn_bn_00"),
 )
 

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 
 from experiments import generation_shift as wide
-from experiments.recognition_rotation import ALL_MODELS, EPOCH, MODELS
+from experiments.recognition_rotation import EPOCH, MODELS, MOVERS
 from invariance.cli import run_experiment
 from invariance.experiment import Experiment
 from invariance.ranges import Intervals, Ranges
@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
     name="recognition_shift",
     task=NARROW,
     models={
-        **{name: entry.with_budgets(grid_spacing=1) for name, entry in ALL_MODELS.items()},
+        **{name: entry.with_budgets(grid_spacing=1) for name, entry in {**MODELS, **MOVERS}.items()},
         **{
             # Their dense layer has six times the weights, and a step takes eight times as long.
             f"{name}_68": replace(

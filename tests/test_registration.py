@@ -40,9 +40,10 @@ for first in sys.argv[1:]:
     print(*sorted(keras.registered))
 """
 REGISTERED = (
-    "Adam AdversarialAutoencoder CapsuleNetwork ClassCapsules ConditionalAutoencoder ConvolutionalCapsules "
-    "DoubleSoftmaxCrossentropy FourierConv2D FusedBatchNormalization LargeDense Length MarginLoss Mask PrimaryCapsules "
-    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpreadLoss"
+    "Adam AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules ConditionalAutoencoder "
+    "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D FusedBatchNormalization GroupConvolution2D "
+    "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling PrimaryCapsules "
+    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss"
 )
 
 

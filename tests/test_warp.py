@@ -221,3 +221,22 @@ def test_gradient_to_the_shift():
     found = gradients(lambda dy, dx: tf.reduce_mean(shift(ramp, dy, dx)[:, 2:-2, 2:-2]), [0.3], [-0.6])
     # Differences of numbers up to 40 in float32.
     np.testing.assert_allclose(np.ravel(found), [-2.0, -3.0], rtol=0, atol=1e-4)
+
+
+def test_cubic_interpolation_agrees_with_the_kernel():
+    """An oracle by loops over all pixels, from Keys' kernel with a = -1/2."""
+    images, rows, columns = noise(2, 5, 4, 2), noise(2, 3, 3) * 2 + 2, noise(2, 3, 3) * 2 + 2
+
+    def kernel(t):
+        t = abs(t)
+        return 1.5 * t**3 - 2.5 * t**2 + 1 if t < 1 else -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+
+    expected = np.zeros((2, 3, 3, 2))
+    for place in np.ndindex(2, 3, 3):
+        # Outside, from the first pixel on, there is the fill value only.
+        row, column = np.clip(rows[place], -1, 5), np.clip(columns[place], -1, 4)
+        for i, j in np.ndindex(13, 12):
+            weight = kernel(row - (i - 4)) * kernel(column - (j - 4))
+            inside = 0 <= i - 4 < 5 and 0 <= j - 4 < 4
+            expected[place] += weight * (images[place[0], i - 4, j - 4] if inside else 0.5)
+    np.testing.assert_allclose(warp(images, rows, columns, 0.5, cubic=True), expected, atol=2e-6)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from invariance.experiment import Budget, Entry
 from invariance.models.flow_drawing import FlowDrawing
+from invariance.models.operator_autoencoder import OperatorAutoencoder
 from invariance.transfer.flow_from_labels import FlowFromLabels
 from invariance.transfer.flow_from_pairs import FlowFromPairs
 from invariance.transfer.learner import Learner, Transfer
@@ -53,3 +54,15 @@ def drawers(fields: int, circular: bool, **changes) -> dict[str, Entry]:
     """Networks that draw by moving the image; ``changes`` of the budgets."""
     entry = Entry(FlowDrawing(fields, circular), DRAWING_BUDGETS).with_budgets(**changes)
     return {"flow": learning(entry, FROM_PAIRS, FROM_FEW_PAIRS, K2)}
+
+
+def operator(model: OperatorAutoencoder, steps: int, rate: float, quick_steps: int, quick_rate: float) -> Entry:
+    """A linear operator that is told the parameter, trained for ``steps`` updates; quickly, for ``quick_steps``."""
+    budget = replace(DRAWING, steps=steps, learning_rate=rate)
+    budgets = {
+        "smoke": replace(DRAWING_BUDGETS["smoke"], learning_rate=rate),
+        "quick": replace(budget, steps=quick_steps, learning_rate=quick_rate, images_per_class=100),
+        "standard": budget,
+        "paper": replace(budget, steps=10 * steps, grid_spacing=None),
+    }
+    return Entry(model, budgets)

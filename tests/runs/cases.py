@@ -155,8 +155,8 @@ def stopping_after(step, action):
 
     batches = pipeline.batches
 
-    def stopping(images, labels, seed, batch_size, start, stop):
-        dataset = batches(images, labels, seed, batch_size, start, stop)
+    def stopping(images, labels, seed, batch_size, start, stop, **options):
+        dataset = batches(images, labels, seed, batch_size, start, stop, **options)
         if stop == 1:  # requested for its signature, or for the figure of the first images
             return dataset
 

@@ -185,42 +185,36 @@ def resume(build, data, folder, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    "build, stops",
+    ("build", "stops"),
     [
-        # In the first epoch, at the end of one, within one.
-        (network, [(1, signal.SIGTERM), (4, signal.SIGTERM), (13, signal.SIGINT)]),
-        (two_optimisers, [(13, signal.SIGTERM)]),
+        # In the first epoch, at the end of one, within one; step, what happens then, and the step that is saved.
+        (network, [(1, signal.SIGTERM, 2), (4, signal.SIGTERM, 5), (13, signal.SIGINT, 14), (17, "crash", 17)]),
+        (two_optimisers, [(13, "crash", 10), (18, signal.SIGTERM, 19)]),
     ],
 )
-def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, data, folder, build, stops):
-    for seed, (step, number) in enumerate(stops):
-        with pytest.raises(Interrupted) as caught:
-            stop_after(step, ask(number), build(seed=seed), data, folder)
-        name = signal.Signals(number).name
-        assert str(caught.value) == f"{name} at step {step + 1} of 23; saved; repeat the command to resume"
+def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, data, folder, monkeypatch, build, stops):
+    """The one saves a checkpoint after every step, the other at the end of every epoch only."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0 if build is network else 60.0)
+    for seed, (step, how, kept) in enumerate(stops):
+        with pytest.raises(Crash if how == "crash" else Interrupted) as caught:
+            stop_after(step, crash if how == "crash" else ask(how), build(seed=seed), data, folder)
+        assert checkpoint.saved_step(folder / CHECKPOINT) == kept
+        assert [row["step"] for row in folder.csv("history.csv")] == list(range(5, kept + 1, 5))
+        if how != "crash":
+            said = f"{how.name} at step {kept} of 23; saved; repeat the command to resume"
+            assert str(caught.value) == said
     resume(build, data, folder, uninterrupted)
 
 
-# The one saves a checkpoint after every step, the other at the end of every epoch only.
-@pytest.mark.parametrize("build, seconds, kept", [(network, 0.0, 13), (two_optimisers, 60.0, 10)])
-def test_crashed_and_resumed_equals_uninterrupted(uninterrupted, data, folder, monkeypatch, build, seconds, kept):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
-    with pytest.raises(Crash):
-        stop_after(13, crash, build(), data, folder)
-    assert checkpoint.saved_step(folder / CHECKPOINT) == kept
-    assert [row["step"] for row in folder.csv("history.csv")] == [5, 10]
-    resume(build, data, folder, uninterrupted)
-
-
-def test_finished_training_is_not_repeated(data, folder):
+def test_finished_training_is_not_repeated(uninterrupted, data, folder):
     """Asked to stop at the last step, it has finished; called again, as after a kill in the evaluation, it loads."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    model, again = network(), network(seed=99)
-    stop_after(22, ask(signal.SIGTERM), model, data, folder)
+    stop_after(22, ask(signal.SIGTERM), Averaging(), data, folder)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    result = train(again, data, folder)
-    assert_same_state(state(model), state(again))
-    assert [row["step"] for row in result["history"]] == [5, 10, 15, 20, 23]
+    whole, expected, folder = uninterrupted(two_optimisers)
+    again = two_optimisers(seed=99)
+    assert train(again, data, folder)["history"] == expected["history"] == folder.csv("history.csv")
+    assert_same_state(state(again), whole)
 
 
 def test_second_ctrl_c_stops_at_once(data, folder):
@@ -260,13 +254,13 @@ def test_full_disk_keeps_the_last_checkpoint(uninterrupted, data, folder, monkey
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError) as caught:
-        train(network(), data, folder)
+        train(two_optimisers(), data, folder)
     text = str(caught.value)
     assert f"cannot write {folder / CHECKPOINT}: No space left on device" in text
     assert "the checkpoint of step 10 is kept" in text and "\n" not in text
     assert sorted(path.name for path in folder.path.iterdir()) == [CHECKPOINT, "history.csv"]
     monkeypatch.undo()
-    resume(network, data, folder, uninterrupted)
+    resume(two_optimisers, data, folder, uninterrupted)
 
 
 # Not finite
@@ -301,10 +295,10 @@ def assert_kept(folder, error, step):
     [
         (network, 7, np.nan, 1, 0, "epoch"),
         (network, 88, np.inf, 12, 10, "epoch"),
-        (network, 8 * 14 + 7, np.nan, 15, 10, "epoch"),
+        (two_optimisers, 8 * 14 + 7, np.nan, 15, 10, "epoch"),
         (two_optimisers, 8 * 22, np.nan, 23, 20, "epoch"),
-        (network, 88, np.nan, 12, 11, "checkpoint"),
-        (network, 88, np.nan, 12, 10, "shown"),
+        (two_optimisers, 88, np.nan, 12, 11, "checkpoint"),
+        (two_optimisers, 88, np.nan, 12, 10, "shown"),
     ],
 )
 def test_loss_that_is_not_finite_stops(data, folder, monkeypatch, build, draw, value, step, kept, when):

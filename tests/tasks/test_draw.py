@@ -15,7 +15,7 @@ from invariance.errors import UserError
 from invariance.ranges import Ranges
 from invariance.tasks import Generation, batches
 from invariance.tasks import draw as drawing
-from invariance.tasks.draw import Autoencoding, EncodedImages, Errors, draw_all, draw_codes, mean_images, ratios
+from invariance.tasks.draw import Autoencoding, Errors, draw_all, mean_images, ratios
 from invariance.tasks.task import Evaluation
 from invariance.transforms import Rotation, Scaling, Shear, Shift
 from tests.helpers import noise, transformed
@@ -260,41 +260,6 @@ def test_images_are_encoded_once_in_padded_batches(eager, small_batches, count, 
         assert errors.deviations[row, 1] == pytest.approx(expected.std(), abs=DEVIATION)
 
 
-def test_codes_and_pairs(eager, small_batches):
-    images, _ = data(5)
-    drawings = EncodedImages(autoencoding(Counted(), ROTATION), images)
-    np.testing.assert_allclose(drawings.codes, pixels(images).mean(axis=(1, 2)), rtol=0, atol=ROUNDING)
-    assert drawings.count == 5
-    expected, drawn = drawings.pairs(ROTATION.transformation.parameters(np.array([0.0, 90.0])))
-    assert expected.shape == drawn.shape == (2, 5, SIDE, SIDE, 1)
-    np.testing.assert_allclose(expected[0], pixels(images), rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(expected[1], np.rot90(pixels(images), axes=(1, 2)), rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(drawn[1, :, 2, 3], drawings.codes, rtol=0, atol=ROUNDING)
-    _, drawn = EncodedImages(autoencoding(perfect(ROTATION), ROTATION), images).pairs(np.array([0.0, 90.0]))
-    np.testing.assert_allclose(drawn, expected, rtol=0, atol=ROUNDING)
-
-
-@pytest.mark.parametrize("name", ["rotation", "shift"])
-def test_codes_are_drawn_at_each_parameter(name):
-    """Image (code, parameter) is what the decoder makes of just these two."""
-    shape = TASKS[name].transformation.output_shape((SIDE, SIDE, 1))
-
-    def decoder(inputs, training):
-        codes, told = inputs
-        numbers = ops.sum(codes, axis=-1) + 10.0 * told[:, 0] + 100.0 * told[:, 1]
-        return ops.zeros((1, *shape)) + numbers[:, None, None, None]
-
-    codes, points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "float32"), np.array([-2.0, 1.0])
-    model = SimpleNamespace(encoder=lambda images, training: ops.mean(images, axis=(1, 2)), decoder=decoder)
-    drawn = draw_codes(autoencoding(model, TASKS[name]), codes, TASKS[name].transformation.parameters(points))
-    assert drawn.shape == (3, 2, *shape) and drawn.dtype == np.float32
-    radians = np.radians(points)
-    first, second = (np.cos(radians), np.sin(radians)) if name == "rotation" else (points / 3, points / 3)
-    expected = codes.sum(axis=-1)[:, None] + 10 * first + 100 * second
-    # Float32 numbers up to 100.
-    np.testing.assert_allclose(drawn, np.broadcast_to(expected[..., None, None, None], drawn.shape), rtol=0, atol=2e-5)
-
-
 # Refusals
 
 
@@ -344,7 +309,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(eager, model, images, la
 
 
 class Codes(keras.Model):
-    """Codes are the first pixels of an image; the decoder writes them into the first pixels."""
+    """Codes are the first pixels of an image; drawn as the first pixels, and what is told as the last ones."""
 
     def __init__(self, size):
         super().__init__()
@@ -354,8 +319,9 @@ class Codes(keras.Model):
         return ops.reshape(images, (-1, SIDE * SIDE))[:, : self.size]
 
     def decoder(self, inputs, training):
-        codes, _ = inputs
-        return ops.reshape(ops.pad(codes, [(0, 0), (0, SIDE * SIDE - self.size)]), (-1, SIDE, SIDE, 1))
+        codes, told = inputs
+        middle = ops.zeros((codes.shape[0], SIDE * SIDE - self.size - 2))
+        return ops.reshape(ops.concatenate([codes, middle, told], axis=-1), (-1, SIDE, SIDE, 1))
 
 
 @pytest.fixture
@@ -424,11 +390,14 @@ def test_samples_of_codes(eager, sheets, size):
         assert set(pictures) == {*ALWAYS, *SAMPLES}
         for name in SAMPLES:
             images, points, task, title = pictures[name]
-            # Six codes at 20 angles, of which this decoder takes no notice.
-            assert images.shape == (6, 20, SIDE, SIDE, 1) and len(points) == 20 and task is ROTATION
+            # Six codes, each at 20 angles.
+            assert images.shape == (6, 20, SIDE, SIDE, 1) and task is ROTATION
             assert title.startswith("title\nthe decoder alone: codes ")
-            assert (images == images[:, :1]).all()
-            drawn[name, seed] = images[:, 0].reshape(6, -1)[:, :size]
+            flat = images.reshape(6, 20, -1)
+            assert (flat[..., :-2] == flat[:, :1, :-2]).all()
+            told = np.stack([np.cos(np.radians(points)), np.sin(np.radians(points))], axis=-1)
+            np.testing.assert_allclose(flat[..., -2:], [told] * 6, rtol=0, atol=1e-6)  # float32
+            drawn[name, seed] = flat[:, 0, :size]
     prior, normal = (
         np.concatenate([drawn[f"samples_{name}.png", seed] for seed in (0, 1)]) for name in ("prior", "codes")
     )
@@ -444,31 +413,36 @@ def test_samples_of_codes(eager, sheets, size):
 
 
 @pytest.mark.parametrize(
-    ("classes", "restricted", "shown", "example"),
+    ("build", "classes", "restricted", "shown", "example"),
     [
         # The digits of the article's figures, where they include the restricted ones.
-        ((2, 3, 4, 5, 9), (4, 9), [3, 5, 4, 9], 4),
-        ((0, 2, 3, 4, 5), (2,), [3, 5, 2], 2),
-        ((0, 3, 5), (), [3, 5], 0),
-        ((0, 1), (), [0, 1], 0),
+        (useless, (2, 3, 4, 5, 9), (9,), [3, 5, 4, 9], 9),
+        (useless, (0, 2, 3, 4, 5), (2,), [3, 5, 2], 2),
+        (useless, (0, 1), (), [0, 1], 0),
+        (perfect, (0, 3, 5), (), [3, 5], 0),
     ],
 )
-def test_pictures_show_the_first_image_of_each_digit(eager, sheets, classes, restricted, shown, example):
+def test_pictures_show_the_first_image_of_each_digit(eager, sheets, build, classes, restricted, shown, example):
     task = replace(ROTATION, ranges=Ranges(ROTATION.ranges.default, dict.fromkeys(restricted, PART)))
     given, published = dataset(classes), {4: {0.0: 0.1}}
-    found = task.measure(useless(task), given, classes, Evaluation(90, published=published))
+    found = task.measure(build(task), given, classes, Evaluation(90, published=published))
     pictures = sheets(found)
     # A model without codes has no samples.
     assert set(pictures) == ALWAYS
     assert pictures["error_by_parameter.png"] == (found.errors, task, example, "title", published)
     first = {label: pixels(given.x_test[np.flatnonzero(given.y_test == label)[0]]) for label in classes}
     expected, drawn, labels, points, *_ = pictures["pairs.png"]
-    assert (drawn == -1).all() and labels == shown and points.tolist() == list(range(-180, 180, 18))
-    np.testing.assert_allclose(expected[10], [first[label] for label in shown], rtol=0, atol=ROUNDING)
+    assert labels == shown and points.tolist() == list(range(-180, 180, 18))
     film, own = pictures["round.gif"], example if example in shown else shown[0]
     assert (film.label, film.task, film.points.tolist()) == (own, task, list(range(-180, 180, 6)))
-    assert film.expected.shape == film.drawn.shape == (60, SIDE, SIDE, 1) and (film.drawn == -1).all()
-    np.testing.assert_allclose(film.expected[30], first[own], rtol=0, atol=ROUNDING)
+    assert film.expected.shape == film.drawn.shape == (60, SIDE, SIDE, 1)
+    # Upright, and a quarter turn on.
+    for turns in (0, 1):
+        turned = {label: np.rot90(image, turns) for label, image in first.items()}
+        np.testing.assert_allclose(expected[10 + 5 * turns], [turned[label] for label in shown], rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(film.expected[30 + 15 * turns], turned[own], rtol=0, atol=ROUNDING)
+    for one, other in ((drawn, expected), (film.drawn, film.expected)):
+        np.testing.assert_allclose(one, -np.ones_like(other) if build is useless else other, rtol=0, atol=1e-5)
 
 
 def test_map_over_both_shifts(eager, sheets):

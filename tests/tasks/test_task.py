@@ -323,11 +323,9 @@ def test_columns_of_generation():
 
 @every_task
 def test_pictures_have_captions(task):
-    pictures = task.pictures()
-    assert len(pictures) >= 3 and all(name.endswith(".png") and caption for name, caption in pictures.items())
-    # Named after the parameter.
-    if isinstance(task, Recognition):
-        assert f"accuracy_by_{task.transformation.parameter}.png" in pictures
+    assert all(name.endswith(".png") and caption for name, caption in task.pictures().items())
+    first = f"accuracy_by_{task.transformation.parameter}.png" if isinstance(task, Recognition) else "pairs.png"
+    assert first in task.pictures()
 
 
 # Grids
@@ -420,12 +418,10 @@ def test_ends_of_averages():
     assert points[touching["mse_out"]].tolist() == [*range(-20, -5), *range(5, 21)]
 
 
-@pytest.mark.parametrize(
-    ("points", "name"), [([10, 20, 46], "mse_out"), ([60, 100, 46], "mse_in"), ([0, 90], "mse_in")]
-)
-def test_grids_that_miss_a_range_are_refused(points, name):
-    with pytest.raises(ValueError, match=f"^no point of the evaluation's grid lies in the range of {name}; a finer"):
-        replace(DRAWN, outside=((47, 180),)).averaged(np.array(points, float))
+def test_grids_that_miss_a_range_are_refused():
+    for points, name in (([10, 20, 46], "mse_out"), ([60, 100, 46], "mse_in"), ([0, 90], "mse_in")):
+        with pytest.raises(ValueError, match=f"^no point of the evaluation's grid lies in the range of {name}"):
+            replace(DRAWN, outside=((47, 180),)).averaged(np.array(points, float))
 
 
 @pytest.mark.parametrize(
@@ -533,10 +529,10 @@ def test_training_images_are_a_function_of_seed_and_draw_number(task):
 # Random shifts of training images
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, True, "2", None])
-def test_bad_max_shift_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"^Argument `max_shift` must be a non-negative integer\. Received: "):
-        replace(ROTATED, max_shift=wrong)
+def test_bad_max_shift_is_refused():
+    for wrong in (-1, 1.5, True, "2", None):
+        with pytest.raises(ValueError, match=r"^Argument `max_shift` must be a non-negative integer\. Received: "):
+            replace(ROTATED, max_shift=wrong)
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])

@@ -14,28 +14,23 @@ DECAYS = {"smoke": 0.8, "quick": 0.98, "standard": 0.99}
 
 def networks(budgets: Mapping[str, Budget]) -> dict[str, Entry]:
     """The control networks, by name."""
-    # They have the usual cross-entropy, and bear larger learning rates than the article's double softmax.
-    faster = {
-        profile: replace(budget, learning_rate=1e-3) if profile in ("quick", "standard") else budget
-        for profile, budget in budgets.items()
-    }
     p4cnn, polar, stn = P4CNN(), PolarCNN(), SpatialTransformerCNN()
     return {
         "p4cnn": Entry(
             p4cnn,
-            faster,
+            budgets,
             {profile: replace(p4cnn, moving_average_decay=decay) for profile, decay in DECAYS.items()},
             told="K3: quarter turns",
         ),
         "polar": Entry(
             polar,
-            faster,
+            budgets,
             {profile: replace(polar, moving_average_decay=decay) for profile, decay in DECAYS.items()},
             told="K3: rotation and its centre",
         ),
         "stn": Entry(
             stn,
-            faster,
+            budgets,
             {
                 profile: replace(stn, classifier=replace(stn.classifier, moving_average_decay=decay))
                 for profile, decay in DECAYS.items()

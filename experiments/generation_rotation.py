@@ -99,9 +99,13 @@ BEYOND = {
     "ae_operator": entry(OperatorAutoencoder(linear=False, code_size=10)),
     "ae_operator_z128": entry(OperatorAutoencoder(linear=False, code_size=128)),
     "flow": DRAWERS["flow"],
-    "flow_halfplane": replace(
-        DRAWERS["flow"], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note
-    ),
+    "generator": DRAWERS["generator"],
+    **{
+        f"{name}_halfplane": replace(
+            DRAWERS[name], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note
+        )
+        for name in DRAWERS
+    },
 }
 
 BANDS = {"ratio": Band(relative=0.25)}

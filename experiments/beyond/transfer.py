@@ -4,18 +4,21 @@ from dataclasses import replace
 
 from invariance.experiment import Budget, Entry
 from invariance.models.flow_drawing import FlowDrawing
+from invariance.models.generator_drawing import GeneratorDrawing
 from invariance.models.operator_autoencoder import OperatorAutoencoder
 from invariance.transfer.flow_from_labels import FlowFromLabels
 from invariance.transfer.flow_from_pairs import FlowFromPairs
+from invariance.transfer.generator_from_pairs import GeneratorFromPairs
 from invariance.transfer.learner import Learner, Transfer
 
 K0 = "K0: labelled images"
 K1 = "K1: which drawings show the same image"
 
-FROM_PAIRS, FROM_LABELS = FlowFromPairs(), FlowFromLabels()
+FROM_PAIRS, FROM_LABELS, LINEAR = FlowFromPairs(), FlowFromLabels(), GeneratorFromPairs()
 # For `smoke`.
 FROM_FEW_PAIRS = replace(FROM_PAIRS, steps=4, refine_steps=2, batch_size=64)
 FROM_FEW_LABELS = replace(FROM_LABELS, steps=2, pool=256, moved=16)
+LINEAR_FROM_FEW = replace(LINEAR, batches=16)
 
 
 def learning(entry: Entry, learner: Learner, tiny: Learner, told: str) -> Entry:
@@ -33,6 +36,7 @@ def learners(entry: Entry) -> dict[str, Entry]:
     return {
         "flow": learning(entry, FROM_PAIRS, FROM_FEW_PAIRS, K1),
         "flow_k0": learning(entry, FROM_LABELS, FROM_FEW_LABELS, K0),
+        "generator": learning(entry, LINEAR, LINEAR_FROM_FEW, f"{K1} (but not which pixels are neighbours)"),
     }
 
 
@@ -52,8 +56,12 @@ DRAWING_BUDGETS = {
 
 def drawers(fields: int, circular: bool, **changes) -> dict[str, Entry]:
     """Networks that draw by moving the image; ``changes`` of the budgets."""
-    entry = Entry(FlowDrawing(fields, circular), DRAWING_BUDGETS).with_budgets(**changes)
-    return {"flow": learning(entry, FROM_PAIRS, FROM_FEW_PAIRS, K2)}
+    flow = Entry(FlowDrawing(fields, circular), DRAWING_BUDGETS).with_budgets(**changes)
+    found = {"flow": learning(flow, FROM_PAIRS, FROM_FEW_PAIRS, K2)}
+    if fields == 1:
+        generator = replace(flow, model=GeneratorDrawing(circular=circular)).with_budgets(["standard"], steps=300)
+        found["generator"] = learning(generator, LINEAR, LINEAR_FROM_FEW, f"{K2} (but not which pixels are neighbours)")
+    return found
 
 
 def operator(model: OperatorAutoencoder, steps: int, rate: float, quick_steps: int, quick_rate: float) -> Entry:

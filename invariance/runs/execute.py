@@ -329,6 +329,8 @@ def _model(config: RunConfig, image_shape: tuple[int, ...], classes: tuple[int, 
         raise ModelError(f"{config.where}: the builder must return a Keras model; it returned {type(model).__name__}")
     if not getattr(model, "compiled", False):
         raise ModelError(f"{config.where}: the model is not compiled; its builder must call `model.compile`")
+    if hasattr(config.builder, "learner") and not options:
+        return model  # it may not be able to do anything before something was learnt
     try:
         config.task.require_outputs(model, image_shape, classes)
     except UserError as error:

@@ -71,20 +71,6 @@ class FlowFromPairs(Learner):
         return learned_flow(flow, task, taught, seed)
 
 
-def _robust_fit(parameters: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The linear map (parameters, fields) from parameters (pairs, parameters) to times (pairs, fields).
-
-    By iterated least squares, at first of small parameters, then of pairs whose times fit to about a pixel: what looks
-    alike at different parameters has wrong times.
-    """
-    weights = 1.0 / (0.01 * np.square(parameters).sum(-1).max() + np.square(parameters).sum(-1))
-    for _ in range(50):
-        root = np.sqrt(weights)[:, None]
-        fitted = np.linalg.lstsq(root * parameters, root * times, rcond=None)[0]
-        weights = 1.0 / (1.0 + np.square(times - parameters @ fitted).sum(-1))
-    return fitted
-
-
 # Pairs whose movements give the range of a flow that is not periodic.
 _PAIRS = 256
 
@@ -164,11 +150,12 @@ class LearnedFlow(Learned):
 
     def attach(self, network: keras.Model) -> keras.Model:
         """Hands the flow to a network with layers "flow" and "times" (`models.flow_drawing.FlowDrawing`)."""
+        from invariance.transfer.movements import fit_times
+
         names = {layer.name for layer in network.layers}
         if {"flow", "times"} <= names and self.examples is not None:
             network.get_layer("flow").coefficients.assign(self.flow.coefficients)
-            layer, (told, times) = network.get_layer("times"), self.examples
-            layer.kernel.assign(_robust_fit(np.asarray(layer.parameters(told)), times))
+            fit_times(network.get_layer("times"), *self.examples)
         return network
 
     def prepare(self, prepare: Callable, seed: int) -> Callable:

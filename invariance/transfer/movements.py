@@ -10,6 +10,7 @@ from keras import ops
 
 from invariance import random, xla
 from invariance.layers.flow import Flow
+from invariance.layers.movement_times import MovementTimes
 from invariance.transfer.flow_estimator import blurred, squares
 from invariance.typing import Tensor
 
@@ -116,3 +117,25 @@ def find_period(flow: Flow, ink: np.ndarray) -> tuple[float, float] | None:
     finer = np.arange(times[start] - 0.25, times[end - 1] + 0.25, 0.01)
     errors = distance(finer)
     return float(finer[errors.argmin()]), float(errors.min())
+
+
+def fit_times(layer: MovementTimes, told: np.ndarray, times: np.ndarray) -> None:
+    """Fits the linear function from told parameters to times.
+
+    By iterated least squares, at first of small parameters, then of pairs whose times fit to about a unit: what looks
+    alike at different parameters has wrong times.
+
+    Args:
+        layer: the function.
+        told: (pairs, numbers) encoded parameters.
+        times: (pairs, fields).
+    """
+    parameters = np.asarray(layer.parameters(told))
+    squares = np.square(parameters).sum(-1)
+    weights = 1.0 / (0.01 * squares.max() + squares)
+    scale = np.square(times).mean() / 1000.0
+    for _ in range(50):
+        root = np.sqrt(weights)[:, None]
+        fitted = np.linalg.lstsq(root * parameters, root * times, rcond=None)[0]
+        weights = 1.0 / (scale + np.square(times - parameters @ fitted).sum(-1))
+    layer.kernel.assign(fitted)

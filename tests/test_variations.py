@@ -1,17 +1,21 @@
 """Changed models and their names. (What each option of the command line changes is in cli/test_run.)"""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from experiments import recognition_rotation
 from experiments.generation_rotation import MODELS
 from experiments.generation_rotation import TASK as ROTATED
 from experiments.recognition_upright import EXPERIMENT as UPRIGHT
 from invariance.errors import UserError
 from invariance.ranges import Ranges
 from invariance.tasks import Recognition
+from invariance.tasks.task import task_from_json
 from invariance.transforms import Rotation
-from invariance.variations import Variant, base, is_changed, without_precision
+from invariance.variations import Variant, base, is_changed, told, without_precision
 
 ALL = ((0, 360),)
 
@@ -75,3 +79,30 @@ def test_arguments_that_can_be_changed():
     arguments = variant(ROTATED).arguments()
     assert arguments["feature_maps"] == 256 and arguments["regulariser"] is None and "filters" not in arguments
     assert replace(variant(ROTATED), entry=replace(MODELS["ae_rotation"], model=len)).arguments() == {}
+
+
+@pytest.mark.parametrize("control, shown", [("unrestricted", ((0.0, 360.0),)), ("all_restricted", ((-45.0, 45.0),))])
+def test_controls_change_what_is_shown_and_nothing_that_is_measured(control, shown):
+    task = recognition_rotation.TASK
+    variant = Variant("cnn_00", recognition_rotation.MODELS["cnn_00"], task).with_control(control)
+    assert variant.name == f"cnn_00+{control}" and variant.entry is recognition_rotation.MODELS["cnn_00"]
+    assert [variant.task.drawn.of(label) for label in (0, 3, 4)] == [shown] * 3
+    assert replace(variant.task, training=None) == task
+    assert task_from_json(json.loads(json.dumps(variant.task.to_json()))) == variant.task
+    assert "(control: every class shown" in variant.task.title()
+    # What is drawn depends on the training ranges alone.
+    drawn = variant.task.transformation.draw(variant.task.drawn, 0, np.arange(200), np.full(200, 3))
+    assert (np.abs((np.asarray(drawn) + 180) % 360 - 180).max() > 90) == (control == "unrestricted")
+
+
+def test_control_without_restricted_classes():
+    task = replace(recognition_rotation.TASK, ranges=Ranges(((0, 360),)), inside=(), outside=(), inverted=())
+    with pytest.raises(UserError, match=r"^--control: cnn_00 has no restricted classes$"):
+        Variant("cnn_00", recognition_rotation.MODELS["cnn_00"], task).with_control("unrestricted")
+
+
+def test_what_models_are_told():
+    entry, task = recognition_rotation.MODELS["cnn_00"], recognition_rotation.TASK
+    assert told("cnn_00+steps=5", entry, task) == "K0: labelled images" == told("unknown", None, task)
+    assert told("cnn_00+unrestricted+bfloat16", entry, task).startswith("K0: labelled images and the missing")
+    assert told("flow", replace(entry, told="K1: pairs"), task) == "K1: pairs"

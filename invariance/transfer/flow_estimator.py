@@ -55,6 +55,8 @@ class FlowEstimator(keras.Model):
         nearest: share of the batch's pairs, those that differ least, that are used.
         refine: see above.
 
+    Fields have a root mean square of one pixel per unit of time after each update; see `normalise`.
+
     ``train_step`` takes ((first, second), anything): images (batch, height, width, channels) in [0, 1]. It logs the
     ``residual``, the mean share of the pairs' differences that is not explained.
 
@@ -78,7 +80,6 @@ class FlowEstimator(keras.Model):
         self.residual = keras.metrics.Mean(name="residual")
         # Compiled once, outside any trace.
         self._move = xla.compiled(lambda images, times: flow([images, times]))
-        self._assign(flow.coefficients.value)
         self.built = True
         self.compile()
 
@@ -179,6 +180,10 @@ class FlowEstimator(keras.Model):
         ridge = _RIDGE * tf.linalg.trace(self.matrix.value) / size + 1e-9
         solved = tf.linalg.solve(self.matrix + ridge * tf.eye(size), right_side[:, None])
         return tf.reshape(solved, self.flow.coefficients.shape)
+
+    def normalise(self) -> None:
+        """Scales the fields as every update does."""
+        self._assign(self.flow.coefficients.value)
 
     def _assign(self, coefficients: Tensor) -> None:
         """Sets the fields, scaled to a root mean square of one pixel per unit of time; never to zero."""

@@ -66,6 +66,7 @@ class FlowFromLabels(Learner):
         flow = Flow(task.transformation.dimensions, self.degree, seed, name="flow")
         flow.build([(None, *task.transformation.output_shape(data.image_shape)), (None, flow.fields)])
         model = MovedEstimator(flow, self.moved, self.reach, seed, self.steps, name="flow")
+        model.normalise()
         budget = Budget(self.steps, self.moved + self.pool, max(1, self.steps // 10), 1.0)
         yield Stage("flow", model, prepare, taught.x_train, taught.y_train, budget, one_class=True)
         return learned_flow(flow, task, taught, seed, paired=False)

@@ -67,6 +67,7 @@ class FlowFromPairs(Learner):
         for name, steps, nearest, refine in stages:
             budget = Budget(steps, self.batch_size, max(1, steps // 10), 1.0)
             model = FlowEstimator(flow, nearest, refine=refine, name=name)
+            model.normalise()
             yield Stage(name, model, prepare, taught.x_train, taught.y_train, budget)
         return learned_flow(flow, task, taught, seed)
 

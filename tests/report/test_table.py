@@ -327,3 +327,12 @@ def test_notes_hold_for_other_settings_unless_the_classes_were_changed(tmp_path)
         store_run(tmp_path, model)
     table = table_of(tmp_path, {EXPERIMENT.name: replace(EXPERIMENT, models=models)})
     assert list(table.remarks)[2:] == ["cnn_00: every digit was shown upright."]
+
+
+def test_what_models_are_told_is_shown_where_it_differs(tmp_path):
+    store_run(tmp_path, "cnn_00")
+    assert "told" not in table_of(tmp_path).text() + table_of(tmp_path).markdown()
+    store_run(tmp_path, "cnn_00+unrestricted")
+    table = table_of(tmp_path)
+    assert "told K0: labelled images and the missing drawings of the restricted classes" in table.text()
+    assert "| cnn_00 | K0: labelled images | 0 |" in table.markdown()

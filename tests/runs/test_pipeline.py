@@ -88,3 +88,18 @@ def test_indices_are_uniform():
 def test_the_end_does_not_wait_for_the_tuner(images, labels):
     # tf.data's tuner sleeps for twice as long each time, a minute at most, and the last batch waits for it.
     assert batches(images, labels, 0, 4, 0, 3).options().autotune.enabled is False
+
+
+def test_batches_of_one_class():
+    labels = np.array([5, 2, 5, 7, 2, 5] * 10, "int32")
+    images = np.arange(len(labels), dtype="uint8")[:, None, None, None]
+    seen = []
+    for x, y, draws in batches(images, labels, 3, 16, 0, 60, one_class=True):
+        assert len(set(y.numpy())) == 1 and (labels[x.numpy()[:, 0, 0, 0]] == y.numpy()).all()
+        seen.append((int(y[0]), *x.numpy()[:, 0, 0, 0]))
+        assert draws.numpy().tolist() == list(range(16 * (len(seen) - 1), 16 * len(seen)))
+    # Each class and each of its images comes; 60 batches leave out a class with probability 1e-10.
+    assert {each[0] for each in seen} == {2, 5, 7} and len({image for each in seen for image in each[1:]}) == 60
+    # From any step on it is the same sequence.
+    again = [int(y[0]) for _, y, _ in batches(images, labels, 3, 16, 40, 60, one_class=True)]
+    assert again == [each[0] for each in seen[40:]]

@@ -56,3 +56,33 @@ def compiled_in_graph(function: Callable[..., Any], tensors: tuple[Tensor, ...],
 @lru_cache
 def _compiled(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
     return compiled(lambda *tensors: function(*tensors, *static))
+
+
+def compiled_with_gradient(function: Callable[..., Any], tensors: tuple[Tensor, ...], *static: Any) -> Any:
+    """As `compiled_in_graph`, with the gradient compiled as a whole, too.
+
+    Functions with loops need it: what a loop stores for its gradient cannot leave what XLA compiles. The gradient
+    computes the function once more.
+    """
+    if not tracing(tensors[0]):
+        return function(*tensors, *static)
+    return _compiled_with_gradient(function, *static)(*tensors)
+
+
+@lru_cache
+def _compiled_with_gradient(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    def backward(upstream: Tensor, *tensors: Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            result = function(*tensors, *static)
+        return tape.gradient(result, tensors, upstream)
+
+    compiled_backward = compiled(backward)
+
+    @tf.custom_gradient
+    def pair(*tensors: Tensor) -> Any:
+        return _compiled(function, *static)(*tensors), lambda upstream: compiled_backward(upstream, *tensors)
+
+    return pair

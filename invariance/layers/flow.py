@@ -10,9 +10,58 @@ import numpy as np
 from keras import layers, ops
 from numpy.polynomial import legendre
 
+from invariance import xla
 from invariance.errors import require_positive
 from invariance.typing import Shape, Tensor
 from invariance.warp import warp
+
+
+def integrated(fields: Tensor, times: Tensor, halvings: int, margin: int) -> Tensor:
+    """The displacement of each pixel along vector fields, by scaling and squaring.
+
+    Args:
+        fields: (fields, height + 2 margin, width + 2 margin, 2).
+        times: (batch, fields).
+        halvings: the integration begins with steps of 2 ** -halvings of the time.
+        margin: of the fields around the image, in pixels.
+
+    Returns:
+        (batch, height, width, 2), rows and columns in pixels.
+    """
+    height, width = fields.shape[1:3]
+    rows = ops.arange(height, dtype="float32")[None, :, None]
+    columns = ops.arange(width, dtype="float32")[None, None, :]
+
+    def at(places: Tensor, values: Tensor) -> Tensor:
+        """The values where displacements lead to."""
+        at_rows = ops.clip(rows + places[..., 0], 0.0, height - 1.0)
+        at_columns = ops.clip(columns + places[..., 1], 0.0, width - 1.0)
+        return warp(values, at_rows, at_columns)
+
+    # (batch, fields) x (fields, height, width, 2) -> (batch, height, width, 2)
+    step = ops.tensordot(times, fields, 1) * 2.0**-halvings
+    # The first step is a midpoint step, of second order. The others are a loop in the graph: XLA would compile unrolled
+    # compositions into one that repeats their work many times.
+    _, moved = ops.while_loop(
+        lambda done, moved: done < halvings,
+        lambda done, moved: (done + 1, moved + at(moved, moved)),
+        (0, at(step / 2.0, step)),
+        maximum_iterations=halvings,
+    )
+    inner = slice(margin, -margin)
+    return moved[:, inner, inner]
+
+
+def displaced(images: Tensor, displacements: Tensor, cubic: bool) -> Tensor:
+    """Images that show at each pixel what they show at its displacement (batch, height, width, 2)."""
+    height, width = images.shape[1:3]
+    rows = ops.arange(height, dtype="float32")[None, :, None] + displacements[..., 0]
+    columns = ops.arange(width, dtype="float32")[None, None, :] + displacements[..., 1]
+    return warp(images, rows, columns, cubic=cubic)
+
+
+def _moved(images: Tensor, fields: Tensor, times: Tensor, halvings: int, margin: int, cubic: bool) -> Tensor:
+    return displaced(images, integrated(fields, times, halvings, margin), cubic)
 
 
 @keras.saving.register_keras_serializable(package="invariance")
@@ -101,41 +150,16 @@ class Flow(layers.Layer):
         Returns:
             (batch, height, width, 2), rows and columns in pixels.
         """
-        fields = self.padded_fields()
-        height, width = fields.shape[1:3]
-        rows = ops.arange(height, dtype="float32")[None, :, None]
-        columns = ops.arange(width, dtype="float32")[None, None, :]
+        return integrated(self.padded_fields(), ops.cast(times, "float32"), self.HALVINGS, self.margin)
 
-        def at(displaced: Tensor, values: Tensor) -> Tensor:
-            """The values where displacements lead to."""
-            at_rows = ops.clip(rows + displaced[..., 0], 0.0, height - 1.0)
-            at_columns = ops.clip(columns + displaced[..., 1], 0.0, width - 1.0)
-            return warp(values, at_rows, at_columns)
-
-        # (batch, fields) x (fields, height, width, 2) -> (batch, height, width, 2)
-        step = ops.tensordot(ops.cast(times, "float32"), fields, 1) * 2.0**-self.HALVINGS
-        # The first step is a midpoint step, of second order.
-        moved = at(step / 2.0, step)
-        # A loop in the graph: XLA would compile the unrolled compositions into one that repeats their work many times.
-        _, moved = ops.while_loop(
-            lambda done, moved: done < self.HALVINGS,
-            lambda done, moved: (done + 1, moved + at(moved, moved)),
-            (0, moved),
-            maximum_iterations=self.HALVINGS,
-        )
-        inner = slice(self.margin, -self.margin)
-        return moved[:, inner, inner]
-
-    def move(self, images: Tensor, displacements: Tensor, fill: float = 0.0) -> Tensor:
+    def move(self, images: Tensor, displacements: Tensor) -> Tensor:
         """The images moved by displacements (batch, height, width, 2), see `displacements`."""
-        height, width = self.size
-        rows = ops.arange(height, dtype="float32")[None, :, None] + displacements[..., 0]
-        columns = ops.arange(width, dtype="float32")[None, None, :] + displacements[..., 1]
-        return warp(images, rows, columns, fill, cubic=self.cubic)
+        return displaced(images, displacements, self.cubic)
 
     def call(self, inputs: Any) -> Tensor:
-        images, times = inputs
-        return self.move(images, self.displacements(times))
+        images, times = (ops.cast(each, "float32") for each in inputs)
+        tensors = (images, self.padded_fields(), times)
+        return xla.compiled_with_gradient(_moved, tensors, self.HALVINGS, self.margin, self.cubic)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         return tuple(input_shape[0])

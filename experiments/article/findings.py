@@ -30,11 +30,20 @@ def page() -> str:
         "generation_rotation/mnist/standard",
         "recognition_rotation/mnist",
         "recognition_shift/mnist/standard",
+        STANDARD,
     )
-    values: tuple = (_order_of_models(), _wide_code(), _constant(), {})
+    values: tuple = (_order_of_models(), _wide_code(), _constant(), {}, _transfer())
     return head + "".join(
         str(Text(section, folder, **each)) for section, folder, each in zip(sections, folders, values, strict=True)
     )
+
+
+def _transfer() -> dict[str, Any]:
+    def cosine(model: str) -> str:
+        found = [run.metrics["learned"]["cosines"][0] for run in committed.runs_of(f"{STANDARD}/{model}")]
+        return f"{min(found):.5f}".removeprefix("0") if found else "—"
+
+    return {"k0_cosine": cosine("flow_k0"), "k1_cosine": cosine("flow")}
 
 
 def _order_of_models() -> dict[str, Any]:

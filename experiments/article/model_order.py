@@ -89,7 +89,9 @@ def orders(runs: Iterable[Run], profile: str = "standard") -> list[Order]:
         rows = [row for row in rows if re.fullmatch(pattern, row.model)]
         if not any(len(row.seeds) > 1 for row in rows):
             continue
-        for column in found[0].columns:
+        # Only published numbers have an order to compare with.
+        columns = [each for each in found[0].columns if all(row.cells[each.key].published is not None for row in rows)]
+        for column in columns:
             means = {row.model: row.cells[column.key].ours for row in rows}
             published = [row.cells[column.key].published for row in rows]
             rotated = [unrotated_images.rotated_only(model)[column.key] for model in means]

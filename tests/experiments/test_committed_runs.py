@@ -106,6 +106,13 @@ def test_statements_of_the_findings_hold():
     short, long = (committed.numbers_of(f"{STANDARD}/cnn_bn_01{steps}") for steps in ("+steps=2820", ""))
     assert short.values["p_inv"] > 2 * long.values["p_inv"]
     assert short.values["budget"]["steps"] * 4 == long.values["budget"]["steps"]
+    # Networks that learn how images move come close to one that saw the missing drawings.
+    ceiling, *learnt = (
+        committed.numbers_of(f"{STANDARD}/{model}").values for model in ("baseline+unrestricted", "flow", "flow_k0")
+    )
+    for values, apart in zip(learnt, (0.005, 0.01), strict=True):
+        assert values["p_inv"] >= max(0.975, ceiling["p_inv"] - apart)
+        assert values["p_test"] >= ceiling["p_test"] - apart and values["learned"]["cosines"][0] > 0.999
     # A wider code: the error of 9 lies among those of the free digits, that of 4 does not fall with the narrow code.
     [run] = committed.runs_of("generation_rotation/mnist/standard/ae_rotation_z128+steps=24000")
     free = [error for digit, error in run.metrics["mse_out"].items() if digit not in "49"]

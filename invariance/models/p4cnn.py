@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive, require_share
+from invariance.models.classifier import classifier
 from invariance.models.cnn import Convolution
 from invariance.models.declaration import Declaration
 from invariance.typing import Shape
@@ -77,7 +78,6 @@ class P4CNN(Declaration):
 
         from invariance.layers.fused_batch_normalization import FusedBatchNormalization
         from invariance.layers.group_convolution import GroupConvolution2D, GroupPooling
-        from invariance.optimizers import Adam
 
         height, width, _ = input_shape
         if height != width:
@@ -97,18 +97,7 @@ class P4CNN(Declaration):
         x = GroupConvolution2D(self.dense, x.shape[1], padding="valid", name="dense")(x)
         x = layers.LeakyReLU(self.slope, name="dense_activation")(x)
         x = layers.Flatten(name="flatten")(GroupPooling(name="pool")(x))
-        if self.dropout:
-            x = layers.Dropout(self.dropout, name="dropout")(x)
-        x = layers.Dense(classes, name="scores")(x)
-        # float32 under every precision policy: a bfloat16 softmax is accurate to two decimal digits.
-        probabilities = layers.Softmax(dtype="float32", name="probabilities")(x)
-        model = keras.Model(inputs, probabilities, name="p4cnn")
-        model.compile(
-            Adam(learning_rate, beta_1=0.95, beta_2=0.999, epsilon=1e-8),
-            keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        )
-        return model
+        return classifier(inputs, x, classes, self.dropout, learning_rate, "p4cnn")
 
     def layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         height, width, channels = input_shape

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive, require_share
+from invariance.models.classifier import classifier
 from invariance.models.cnn import Convolution
 from invariance.models.declaration import Declaration
 from invariance.typing import Shape
@@ -83,7 +84,6 @@ class PolarCNN(Declaration):
 
         from invariance.layers.fused_batch_normalization import FusedBatchNormalization
         from invariance.layers.polar import CircularPadding, PolarResampling
-        from invariance.optimizers import Adam
 
         inputs = keras.Input(input_shape, name="images")
         x = PolarResampling(self.angles, self.radii, self.logarithmic, name="polar")(inputs)
@@ -109,18 +109,7 @@ class PolarCNN(Declaration):
         x = normalised(convolution(x, "radii", self.channels, (x.shape[1], 1), 1, 0), "batch_norm_radii")
         x = convolution(x, "circle", self.dense, (1, self.angles), 1, 0)
         x = layers.GlobalMaxPooling2D(name="pool")(x)
-        if self.dropout:
-            x = layers.Dropout(self.dropout, name="dropout")(x)
-        x = layers.Dense(classes, name="scores")(x)
-        # float32 under every precision policy: a bfloat16 softmax is accurate to two decimal digits.
-        probabilities = layers.Softmax(dtype="float32", name="probabilities")(x)
-        model = keras.Model(inputs, probabilities, name="polar_cnn")
-        model.compile(
-            Adam(learning_rate, beta_1=0.95, beta_2=0.999, epsilon=1e-8),
-            keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        )
-        return model
+        return classifier(inputs, x, classes, self.dropout, learning_rate, "polar_cnn")
 
     def layer_flops(self, input_shape: Shape, classes: int) -> Iterator[float]:
         radii, channels = self.radii, input_shape[2]

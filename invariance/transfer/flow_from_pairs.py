@@ -120,10 +120,13 @@ def learned_flow(flow: Flow, task: Task, data: Data, seed: int, *, paired: bool 
     axes = np.linalg.cholesky(1.5 * flow.fields * second_moment + 1e-12 * np.eye(flow.fields))
     if period is None:
         metrics["range"] = np.round(axes, 4).tolist()
+    found_so_far = (flow, task, Movements(flow.fields, period, axes), metrics)
+    if not paired:
+        return LearnedFlow(*found_so_far)  # the second images show others, at parameters that are not those of `draws`
     # For models that are told the parameter of the second image, as that of an upright one.
     parameters = np.asarray(task.transformation.draw(task.drawn, seed, draws, labels))
     told = np.asarray(task.transformation.encode(parameters))[differ][explained]
-    return LearnedFlow(flow, task, Movements(flow.fields, period, axes), metrics, (told, times[explained]))
+    return LearnedFlow(*found_so_far, (told, times[explained]))
 
 
 class LearnedFlow(Learned):

@@ -114,8 +114,13 @@ class FlowEstimator(keras.Model):
             self._assign(self._solved(self.right_side.value))
         return tf.reduce_mean(ratios)
 
-    def _refine(self, first: Tensor, second: Tensor, times: Tensor | None = None) -> Tensor:
-        """Corrects the fields by what remains of the difference after moving by ``times``, which are improved first."""
+    def _refine(
+        self, first: Tensor, second: Tensor, times: Tensor | None = None, weights: Tensor | float = 1.0
+    ) -> Tensor:
+        """Corrects the fields by what remains of the difference after moving by ``times``, which are improved first.
+
+        Pairs count by ``weights`` (pairs,), too.
+        """
         flow, count = self.flow, first.shape[0]
         both, total = tf.concat([first, second], 0), squares(blurred(second - first))
         times = tf.zeros((count, flow.fields)) if times is None else times
@@ -129,7 +134,7 @@ class FlowEstimator(keras.Model):
         # What the last update of the times leaves.
         own = tf.reshape(flow.coefficients, (flow.fields, -1))
         projections = projections - tf.einsum("nij,fj,nf->ni", products, own, more)
-        matrix, right_side = self._sums(products, projections, times, self._weights(ratios, total))
+        matrix, right_side = self._sums(products, projections, times, weights * self._weights(ratios, total))
         self.matrix.assign(_MEMORY * self.matrix + matrix)
         # The matrix has the sum of some 1 / (1 - memory) batches, the right side that of one.
         correction = self._solved(right_side / (1.0 - _MEMORY))

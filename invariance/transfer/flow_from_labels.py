@@ -39,7 +39,7 @@ class FlowFromLabels(Learner):
     """
 
     degree: int = 5
-    steps: int = 80
+    steps: int = 120
     pool: int = 8192
     moved: int = 128
     reach: float = 10.0

@@ -43,6 +43,10 @@ class MovedEstimator(FlowEstimator):
     no direction in common with those of other images. What the differences have in common corrects the fields. The
     first movements are short, so that an image's neighbours are near it, and random fields suffice as a beginning.
 
+    Images that were moved farther than any drawing goes have neighbours that are all on one side, which would bend the
+    fields back. Their neighbours are also far, compared with those that the image had before it was moved: as the reach
+    grows, more and more of the images for which this is so are left out, in the end half.
+
     Args:
         flow: a built `Flow`.
         moved: number of images moved for an update.
@@ -55,6 +59,8 @@ class MovedEstimator(FlowEstimator):
     the same image, which are not compared.
     """
 
+    # Share of the images that is left out in the end.
+    EXCLUDED = 0.5
     ITERATIONS = 2
     DAMPING = 0.6
 
@@ -68,9 +74,14 @@ class MovedEstimator(FlowEstimator):
         (drawings, identities), _ = data
         images, pool = drawings[: self.moved], drawings[self.moved :]
         positions = tf.cast(self.step, tf.int64) * self.moved + tf.range(self.moved, dtype=tf.int64)
-        times = self.movements.draw(self.seed, positions) * tf.minimum(1.0, 0.2 + 1.6 * self.step / self.steps)
-        same = identities[: self.moved, None] == identities[None, self.moved :]
-        chosen, _ = nearest_neighbours(blurred(self._move(images, times)), blurred(pool), same)
-        self.residual.update_state(self._refine(images, tf.gather(pool, chosen), times))
+        progress = tf.minimum(1.0, 2.0 * self.step / self.steps)
+        times = self.movements.draw(self.seed, positions) * (0.2 + 0.8 * progress)
+        same, smooth = identities[: self.moved, None] == identities[None, self.moved :], blurred(pool)
+        chosen, distances = nearest_neighbours(blurred(self._move(images, times)), smooth, same)
+        _, unmoved = nearest_neighbours(blurred(images), smooth, same)
+        excess = distances / (unmoved + 1e-6)
+        last = tf.cast((1.0 - self.EXCLUDED * progress) * (self.moved - 1), tf.int32)
+        kept = tf.cast(excess <= tf.sort(excess)[last], tf.float32)
+        self.residual.update_state(self._refine(images, tf.gather(pool, chosen), times, kept))
         self.step.assign_add(1.0)
         return {"residual": self.residual.result()}

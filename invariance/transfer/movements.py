@@ -14,8 +14,9 @@ from invariance.layers.movement_times import MovementTimes
 from invariance.transfer.flow_estimator import blurred, squares
 from invariance.typing import Tensor
 
-# A flow that returns to within this share of its greatest distance is periodic.
-_CLOSED = 0.05
+# A flow that returns to within this share of its greatest distance is periodic, up to its error. Images are moved by at
+# most half a period, where half of that error has gathered.
+_CLOSED = 0.15
 # Distance between candidate movements, in pixels (root mean square).
 _SPACING = 2.0
 
@@ -25,7 +26,7 @@ class Movements:
 
     Args:
         fields: number of fields.
-        period: of a single field that is periodic; times are uniform in [0, period).
+        period: of a single field that is periodic; times are uniform in [-period / 2, period / 2).
         axes: otherwise, (fields, fields): times are uniform in the image of the unit ball under this matrix.
     """
 
@@ -36,7 +37,7 @@ class Movements:
         """Times (batch, fields) for draw numbers (batch,), a pure function of seed and draw number."""
         first, second = random.uniform(seed, random.TIMES, draws)
         if self.period is not None:
-            return (first * self.period)[:, None]
+            return ((first - 0.5) * self.period)[:, None]
         if self.fields == 1:
             return (2.0 * first[:, None] - 1.0) * self.axes
         radius, angle = ops.sqrt(first), 2.0 * np.pi * second

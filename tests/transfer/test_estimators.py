@@ -207,6 +207,12 @@ def test_period():
     period, error = find_period(turning, ink)
     # The fields are in pixels per radian.
     assert period == pytest.approx(2 * np.pi, abs=0.05) and error < 0.5
+    # A spiral that grows by a fifth in a turn comes back to a tenth of the diameter; one that grows by half does not.
+    half, found = SIDE / 2, []
+    for rate in (0.03, 0.065):
+        spiral = [(0, 0, 1, half), (1, 1, 0, -half), (0, 1, 0, rate * half), (1, 0, 1, rate * half)]
+        found.append(find_period(flow_of(spiral), ink))
+    assert found[0] is not None and found[0][0] == pytest.approx(2 * np.pi, abs=0.1) and found[1] is None
     assert find_period(flow_of([(0, 0, 1, 1.0)]), ink) is None  # a shear
     assert find_period(flow_of([(0, 1, 0, 1.0), (1, 0, 1, 1.0)]), ink) is None  # scaling
 
@@ -214,7 +220,7 @@ def test_period():
 @pytest.mark.parametrize(
     "movements, low, high",
     [
-        (Movements(1, 5.0, np.eye(1)), 0.0, 5.0),
+        (Movements(1, 5.0, np.eye(1)), -2.5, 2.5),
         (Movements(1, None, 2.0 * np.eye(1)), -2.0, 2.0),
         (Movements(2, None, np.diag([3.0, 1.0])), None, None),
     ],

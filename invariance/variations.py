@@ -179,6 +179,11 @@ def is_changed(name: str, *settings: str) -> bool:
     return any(not settings or each.partition("=")[0] in settings for each in name.split(_MARK)[1:])
 
 
+def is_as_declared(name: str) -> bool:
+    """Whether a name records no change, except a control."""
+    return set(name.split(_MARK)[1:]) <= set(CONTROLS)
+
+
 def told(name: str, entry: Entry | None, task: Task) -> str:
     """What a model is told, see `Entry.told`, given its full name."""
     own = entry.told if entry and entry.told else task.told

@@ -100,7 +100,7 @@ def _found(arguments: argparse.Namespace) -> tuple[list[Run], list[tuple[Path, s
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from invariance.report import claims
+    from invariance.report import claims, overview
     from invariance.report.page import Page
     from invariance.report.table import between_markers, tables
 
@@ -116,7 +116,7 @@ def _report(arguments: argparse.Namespace) -> None:
         print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
         print(f"{path}: {reason}")
-    text = "\n".join([*(table.markdown() for table in made), claims.markdown(verdicts)])
+    text = "\n".join([overview.markdown(made), *(table.markdown() for table in made), claims.markdown(verdicts)])
     page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
         write_text(Path(arguments.markdown), page.markdown())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -13,6 +13,7 @@ from invariance import datasets
 from invariance.errors import UserError
 from invariance.experiment import Experiment
 from invariance.progress import duration
+from invariance.report import overview
 from invariance.report.claims import UNTESTED, Verdict
 from invariance.report.table import PAIRS, Table, common_restricted, markdown_table, warnings_of
 from invariance.runs.find import Run
@@ -47,23 +48,29 @@ class Page:
 
     def html(self) -> str:
         """The report as one HTML file."""
+        told = overview.answer(self.tables, self.experiments)
         parts = [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(TITLE)}</title>\n<style>\n{_file('page.css')}</style>",
             f"<script>\n{_file('page.js')}</script>\n</head>\n<body>",
-            f"<h1>{escape(TITLE)}</h1>\n<p>{escape(QUESTION)}</p>",
+            f"<h1>{escape(TITLE)}</h1>",
+            *([f"<p><b>{escape(told)}</b></p>"] if told else []),
+            f"<p>{escape(QUESTION)}</p>",
             _protocol_picture(),
         ]
         caveats = dict.fromkeys(filter(None, (datasets.caveat(run.metrics["dataset"]) for run in self.runs)))
         parts += [f'<p class="warning">{escape(caveat)}</p>' for caveat in caveats]
         parts.append("<h2>The article's claims</h2>")
         parts += [_verdict(verdict) for verdict in self.verdicts] or ["<p>None declared.</p>"]
+        if rows := overview.overview(self.tables):
+            parts.append(f"<h2>All models</h2>\n<p>{escape(overview.EXPLANATION)}</p>")
+            parts.append(_plain_table(overview.HEADS, rows))
         parts.append("<h2>Numbers</h2>")
         shown = [_table(table, self.experiments.get(table.experiment)) for table in self.tables]
         parts += shown or ["<p>No finished runs.</p>"]
         if self.runs:
-            parts.append("<h2>All models</h2>")
+            parts.append("<h2>Figures of all models</h2>")
             parts += [_figure(*each) for each in _together(self.runs)]
             parts.append("<h2>Runs</h2>")
             parts += [_run(run) for run in self.runs]
@@ -77,10 +84,13 @@ class Page:
 
     def markdown(self) -> str:
         """The report without figures, as Markdown."""
-        parts = [f"# {TITLE}\n", f"{QUESTION}\n", "## The article's claims\n"]
+        told = overview.answer(self.tables, self.experiments)
+        parts = [f"# {TITLE}\n", *([f"**{told}**\n"] if told else []), f"{QUESTION}\n", "## The article's claims\n"]
         for verdict in self.verdicts:
             parts.append(f"* **{verdict.claim.name}: {verdict.summary()}.** {verdict.claim.text}")
             parts += [f"  {line}" for line in verdict.reasons()]
+        if all_models := overview.markdown(self.tables):
+            parts += ["\n## All models\n", all_models]
         parts.append("\n## Numbers\n")
         parts += [table.markdown() for table in self.tables] or ["No finished runs.\n"]
         heads = ("run", "training", "images/s", "evaluation", "memory", "device", "commit")
@@ -158,13 +168,14 @@ def _pairs(table: Table) -> str:
     if not rows:
         return ""
 
-    def line(tag, texts):
+    return f"<p>{escape(PAIRS)}</p>{_plain_table(heads, rows)}"
+
+
+def _plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(tag: str, texts: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
 
-    return (
-        f"<p>{escape(PAIRS)}</p><div class=wide><table>{line('th', heads)}"
-        f"{''.join(line('td', texts) for texts in rows)}</table></div>"
-    )
+    return f"<div class=wide><table>{line('th', heads)}{''.join(line('td', texts) for texts in rows)}</table></div>"
 
 
 def _name(run: Run) -> str:

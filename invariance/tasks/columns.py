@@ -8,6 +8,8 @@ from typing import Any
 # A number in a table; a pair is the lowest and highest of several.
 Number = float | tuple[float, float] | None
 
+IN, OUT, FARTHEST = "in range", "out of range", "farthest out"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -19,6 +21,7 @@ class Column:
         read: reads the number from a run's metrics, or from published ones.
         form: formats the number.
         scale: transforms numbers (log-odds or logarithm) so that their variance over seeds hardly varies with size.
+        place: where the restricted classes are measured, for the overview of all models: `IN`, `OUT` or `FARTHEST`.
     """
 
     key: str
@@ -26,6 +29,7 @@ class Column:
     read: Callable[[Mapping], Any]
     form: Callable[[Any], str]
     scale: Callable[[float], float] = log
+    place: str = ""
 
     def signed(self, difference: float) -> str:
         """Formats the difference of two numbers with its sign."""
@@ -35,6 +39,11 @@ class Column:
 def share(value: float | None) -> str:
     """A proportion or an error with four decimals and no leading zero; a dash for None."""
     return "—" if value is None else f"{value:.4f}".removeprefix("0")
+
+
+def error(value: float | None) -> str:
+    """As `share`, but what would be rounded to zero is not called so."""
+    return "<.0001" if value is not None and 0 < value < 5e-5 else share(value)
 
 
 def ratio(value: Number) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import contains
-from invariance.tasks.columns import Column, ratio, share
+from invariance.tasks.columns import IN, OUT, Column, error, ratio
 from invariance.tasks.task import Evaluation, Measured, Task
 
 if TYPE_CHECKING:
@@ -155,11 +155,11 @@ class Generation(Task):
             rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
             return (min(rest), max(rest)) if rest else None
 
-        kinds = (("mse_in", "in", share), ("mse_out", "out", share), ("ratio", "out/in", ratio))
+        kinds = (("mse_in", "in", error, IN), ("mse_out", "out", error, OUT), ("ratio", "out/in", ratio, ""))
         own = [
-            Column(f"{key}_{digit}", f"{digit} {title}", reader(key, digit), form)
+            Column(f"{key}_{digit}", f"{digit} {title}", reader(key, digit), form, place=place)
             for digit in digits
-            for key, title, form in kinds
+            for key, title, form, place in kinds
         ]
         return (*own, Column("ratio_others", "others out/in", others, ratio))
 

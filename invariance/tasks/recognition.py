@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import require_count
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, extent, length, overlap
-from invariance.tasks.columns import Column, log_odds, share
+from invariance.tasks.columns import FARTHEST, IN, OUT, Column, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.transforms import Shift
@@ -164,7 +164,10 @@ class Recognition(Task):
         def reader(key: str) -> Callable[[Mapping], Any]:
             return lambda values: values.get(key)
 
-        return tuple(Column(key, each.title, reader(key), share, log_odds) for key, each in METRICS.items())
+        places = {"p_in": IN, "p_out": OUT, "p_inv": FARTHEST}
+        return tuple(
+            Column(key, each.title, reader(key), share, log_odds, places.get(key, "")) for key, each in METRICS.items()
+        )
 
     def remarks(self, metrics: Mapping) -> list[str]:
         counts = metrics.get("images") or {}

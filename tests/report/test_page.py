@@ -107,8 +107,8 @@ def test_models_that_never_answer_a_class_are_marked(tmp_path):
     store(tmp_path, never_answers=[2])
     html, markdown = made(tmp_path)
     marked = "cnn_00 — never answers 2"
-    # In the table and above the run; in the table and the list of runs.
-    assert checked(html).text.count(marked) == 1 and "seed-0 — never answers 2" in html
+    # In both tables and above the run; in both tables and the list of runs.
+    assert checked(html).text.count(marked) == 2 and "seed-0 — never answers 2" in html
     assert f"| {marked} |" in markdown and "seed-0 — never answers 2 |" in markdown
     # And beside the verdict on its numbers.
     assert "reproduced (one seed, cnn_00 never answers 2)" in html and "cnn_00 never answers 2).**" in markdown

@@ -17,14 +17,14 @@ batch. Profiles other than `paper` also change steps, batch size and learning ra
 import sys
 from dataclasses import replace
 
-from experiments.article import published
+from experiments.article import published, second_order
 from experiments.article.committed import Text
 from experiments.beyond import transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.operator_autoencoder import OperatorAutoencoder
-from invariance.ranges import Ranges
+from invariance.ranges import Ranges, at
 from invariance.tasks import Generation
 from invariance.transforms import Rotation
 
@@ -91,6 +91,26 @@ MODELS = {
     ),
 }
 
+# The repository's second-order networks are trained at few angles: multiples of 36 degrees, and for 4 and 9 a quarter
+# of these. In range, the multiples of 36 degrees are shown for every digit; out of range, for the free digits only.
+DISCRETE = Generation(
+    Rotation(),
+    Ranges(at(range(-180, 180, 36)), dict.fromkeys(RESTRICTED, at(range(-45, 45, 9)))),
+    inside=at((-36, 0, 36)),
+    outside=at((-180, -144, -108, -72, 72, 108, 144)),
+)
+ANGLES = (
+    "in, out: multiples of 36 degrees, all shown in training (of 4 and 9: those within ±45); all between: elsewhere"
+)
+SECOND_ORDER = {
+    "hyper_rotation": replace(second_order.PIXELS, task=DISCRETE, note=ANGLES),
+    "address_rotation": replace(
+        second_order.MOVED_FEATURES,
+        task=DISCRETE,
+        note=f"{ANGLES}; the published ratios are those of pictures 18 degrees apart, half of which lie between",
+    ),
+}
+
 # They learn how images move, and move the upright image as they are told.
 DRAWERS = transfer.drawers(1, circular=True)
 BEYOND = {
@@ -150,9 +170,9 @@ FINDINGS = {"ae_rotation_z128": {"ratio_4": _falls(4), "ratio_9": _falls(9)}}
 EXPERIMENT = Experiment(
     name="generation_rotation",
     task=TASK,
-    models={**MODELS, **BEYOND},
+    models={**MODELS, **SECOND_ORDER, **BEYOND},
     defaults=("ae_rotation",),
-    published=published.GENERATION_ROTATION,
+    published={**published.GENERATION_ROTATION, **published.GENERATION_ROTATION_PICTURES},
     published_curves=published.GENERATION_ROTATION_CURVES,
     bands=BANDS,
     findings=FINDINGS,

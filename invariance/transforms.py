@@ -205,6 +205,9 @@ class Transformation:
         """A range in words: "within ±45 degrees", "at 18 degrees", "within -5..4 pixels"."""
         if self.period and length(pairs) >= self.period:
             return f"at every {self.parameter}"
+        if len(pairs) > 2 and not length(pairs):
+            first, second, *_, last = (low for low, _ in pairs)
+            return f"at {first:g}, {second:g}, ..., {last:g} {self.unit}".rstrip()
         texts = []
         for low, high in pairs:
             if low == high:

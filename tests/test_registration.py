@@ -42,8 +42,9 @@ for first in sys.argv[1:]:
 REGISTERED = (
     "Adam AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules ConditionalAutoencoder "
     "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D FusedBatchNormalization GroupConvolution2D "
-    "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling PrimaryCapsules "
-    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss"
+    "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PlaceCapsules PolarResampling "
+    "PrimaryCapsules PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SecondOrderDense SpatialTransformer "
+    "SpreadLoss"
 )
 
 

@@ -119,3 +119,15 @@ GENERATION_SHIFT_CURVES = {
         ),
     },
 }
+
+# REPOSITORY, folder hypernets: second-order networks. It has pictures only, 20 images of a digit at angles 18 degrees
+# apart; no scores. Numbers with an asterisk were read from these pictures. They are texts: tables show them as they are,
+# and nothing calculates with them.
+GENERATION_ROTATION_PICTURES = {
+    # Out of range at the multiples of 36 degrees, and between these.
+    "hyper_rotation": {"mse_out": {4: "≤ .004*", 9: "≤ .004*"}, "mse_between": ".002–.09*"},
+    "address_rotation": {"ratio": {4: "1.56*", 9: "1.58*"}, "ratio_others": ".99–1.18*"},
+}
+ROTATION_COMPENSATION_PICTURES = {
+    "hyper_compensation": {"ratio": {4: "6.17*", 9: "2.85*"}, "ratio_others": "1.05–1.25*"},
+}

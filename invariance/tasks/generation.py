@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from invariance.errors import UserError
 from invariance.progress import Progress
-from invariance.ranges import contains
-from invariance.tasks.columns import Column, ratio, share
+from invariance.ranges import centred, contains, length
+from invariance.tasks.columns import Column, Number, ratio, share
 from invariance.tasks.task import Evaluation, Measured, Task
 
 if TYPE_CHECKING:
@@ -34,12 +34,20 @@ class Generation(Task):
     fill = -1.0
 
     def points(self, spacing: float | None) -> np.ndarray:
-        """The grid and the transformation's unblurred points, see `Task.points`."""
+        """The grid, the transformation's unblurred points, and single values of the averages' ranges."""
         import numpy as np
 
-        points = np.union1d(super().points(spacing), self.transformation.unblurred)
+        single = [
+            low for low, high in centred((*self.inside, *self.outside), self.transformation.period) if low == high
+        ]
+        points = np.union1d(super().points(spacing), [*self.transformation.unblurred, *single])
         self.averaged(points)
         return points
+
+    @property
+    def discrete(self) -> bool:
+        """Whether training draws single values of the parameter only, so that there is something between them."""
+        return not any(map(length, self.ranges.all))
 
     @property
     def usual_spacing(self) -> float | None:
@@ -49,7 +57,8 @@ class Generation(Task):
         """The points that each average includes: {"mse_in", "mse_out": (points,) booleans}.
 
         Unblurred points are in neither. Both ends of the ranges are included, unless values are whole: an interval of
-        `inside` then contains those that are drawn from it. No point is in both averages.
+        `inside` then contains those that are drawn from it. No point is in both averages. A `discrete` task also has
+        "mse_between", of all points at which no class was trained.
 
         Raises:
             ValueError: if one of the averages includes no point.
@@ -61,6 +70,9 @@ class Generation(Task):
         inside = contains(self.inside, points, kind.period, closed=not kind.whole)
         outside = contains(self.outside, points, kind.period, closed=True) & ~inside
         chosen = {"mse_in": inside & blurred, "mse_out": outside & blurred}
+        if self.discrete:
+            trained = [contains(pairs, points, kind.period) for pairs in (*self.ranges.all, self.inside, self.outside)]
+            chosen["mse_between"] = blurred & ~np.any(trained, axis=0)
         for name, mask in chosen.items():
             if not mask.any():
                 raise ValueError(
@@ -143,17 +155,24 @@ class Generation(Task):
         return draw.measure(self, model, data, classes, evaluation, progress)
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
-        """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes."""
+        """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes.
+
+        For tasks with single values, also the lowest and highest error of a class between them.
+        """
         digits = [str(label) for label in labels]
 
         def reader(key: str, digit: str) -> Callable[[Mapping], Any]:
             return lambda values: (values.get(key) or {}).get(digit)
 
-        def others(values: Mapping) -> tuple[float, float] | None:
-            if "ratio_others" in values:
-                return tuple(values["ratio_others"])
+        def others(values: Mapping) -> Number:
+            if known := values.get("ratio_others"):
+                return known if isinstance(known, str) else tuple(known)
             rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
             return (min(rest), max(rest)) if rest else None
+
+        def between(values: Mapping) -> Number:
+            known = values.get("mse_between")
+            return known if known is None or isinstance(known, str) else (min(known.values()), max(known.values()))
 
         kinds = (("mse_in", "in", share), ("mse_out", "out", share), ("ratio", "out/in", ratio))
         own = [
@@ -161,7 +180,11 @@ class Generation(Task):
             for digit in digits
             for key, title, form in kinds
         ]
-        return (*own, Column("ratio_others", "others out/in", others, ratio))
+        return (
+            *own,
+            Column("ratio_others", "others out/in", others, ratio),
+            Column("mse_between", "all between", between, share),
+        )
 
     def remarks(self, metrics: Mapping) -> list[str]:
         number = sum((metrics.get("images") or {}).values())

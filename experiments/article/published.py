@@ -120,9 +120,9 @@ GENERATION_SHIFT_CURVES = {
     },
 }
 
-# REPOSITORY, folder hypernets: second-order networks. It has pictures only, 20 images of a digit at angles 18 degrees
-# apart; no scores. Numbers with an asterisk were read from these pictures. They are texts: tables show them as they are,
-# and nothing calculates with them.
+# REPOSITORY, folder hypernets: second-order networks. It has no scores, only pictures: 20 images of a digit, at angles
+# 18 degrees apart. Numbers with an asterisk were read from these. They are texts: tables show them as they are, and
+# nothing calculates with them.
 GENERATION_ROTATION_PICTURES = {
     # Out of range at the multiples of 36 degrees, and between these.
     "hyper_rotation": {"mse_out": {4: "≤ .004*", 9: "≤ .004*"}, "mse_between": ".002–.09*"},

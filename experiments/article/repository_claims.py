@@ -5,7 +5,7 @@ The thresholds are ours, and were declared before any run of these networks in t
 
 from experiments.article.claims import _ratios
 from invariance.report.claims import Claim
-from invariance.tasks.columns import ratio, share
+from invariance.tasks.columns import share
 
 RESTRICTED = ("4", "9")
 # How much more than the worst free digit's the ratio of a restricted one may be, where the network transfers, and how
@@ -32,8 +32,8 @@ CLAIMS = (
         "H2",
         "A second-order network transfers at the angles it was trained at.",
         {
-            f"hyper_rotation's error of 4 and 9 out of range, at angles that the free digits were trained at, <= {SAME} x "
-            "the worst free digit's there": lambda m: all(
+            "hyper_rotation's error of 4 and 9 out of range, at the angles that free digits were trained at, "
+            f"<= {SAME} x the worst free digit's there": lambda m: all(
                 m["hyper_rotation"]["mse_out"][digit] <= SAME * max(free(m["hyper_rotation"]["mse_out"]))
                 for digit in RESTRICTED
             ),
@@ -45,5 +45,18 @@ CLAIMS = (
         "generation_rotation",
         ("hyper_rotation",),
         angles,
+    ),
+    Claim(
+        "H4",
+        "What a second-order network learns of compensating rotations does not transfer.",
+        {
+            f"hyper_compensation's out/in of 4 and 9 >= {WORSE} x the largest of a free digit": lambda m: all(
+                m["hyper_compensation"]["ratio"][digit] >= WORSE * max(free(m["hyper_compensation"]["ratio"]))
+                for digit in RESTRICTED
+            )
+        },
+        "rotation_compensation",
+        ("hyper_compensation",),
+        _ratios("hyper_compensation", *RESTRICTED),
     ),
 )

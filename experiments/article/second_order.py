@@ -29,4 +29,14 @@ def budgets(steps: int, quick: int, paper: int = PAPER.steps, **changes) -> dict
 # Its 40 million weights take longest to update, not to use: images that are told the same angle share the averages.
 PIXELS = Entry(PixelHypernetwork(), budgets(2000, 500), {"smoke": PixelHypernetwork(hidden=2)})
 MOVED_FEATURES = Entry(FeatureMovingAutoencoder(), budgets(12_000, 2000))
-CONTROLLED = ControlledAutoencoder()
+CONTROLLED, TINY = ControlledAutoencoder(), {"smoke": ControlledAutoencoder(code_size=20)}
+COMPENSATION = Entry(CONTROLLED, budgets(12_000, 1500, 200_000), TINY)
+AFFINE = Entry(CONTROLLED, budgets(12_000, 2000, 200_000), TINY)
+
+DEVIATIONS = (
+    (
+        "Profiles shorter than `paper` train for fewer steps, on smaller batches, with larger learning rates (linear "
+        "warm-up, cosine decay)",
+        "100,000 and 200,000 iterations of the original",
+    ),
+)

@@ -22,10 +22,10 @@ class SecondOrderDense(layers.Layer):
 
     so that each output is an average of the inputs, and the control says of which.
 
-    Every control has in x units weights of its own, 2.5 MB for 28 x 28 pixels. With `shared`, they are computed once for
-    all images of a batch that have the same control: in an evaluation, which tells all images the same angle, or where
-    few angles occur. The result is the same. GPUs, where XLA compiles a step and knows no sizes that depend on values,
-    and backends other than TensorFlow compute the weights of each image.
+    Every control has in x units weights of its own, 2.5 MB for 28 x 28 pixels. With `shared`, they are computed once
+    for all images of a batch that have the same control: in an evaluation, which tells all images the same angle, or
+    where few angles occur. The result is the same. On GPUs, where XLA compiles a step and knows no sizes that depend on
+    values, and on backends other than TensorFlow, each image has weights of its own.
 
     Args:
         units: number of outputs.
@@ -73,9 +73,9 @@ class SecondOrderDense(layers.Layer):
         values, controls = inputs
         if self.shared:
             controls = ops.stop_gradient(controls)
-            if keras.backend.backend() == "tensorflow" and not keras.backend.is_keras_tensor(values):
-                if not xla.on_gpu():
-                    return self._grouped(values, controls)
+            symbolic = keras.backend.is_keras_tensor(values)
+            if not symbolic and keras.backend.backend() == "tensorflow" and not xla.on_gpu():
+                return self._grouped(values, controls)
         # (batch, units, in) (batch, in, 1) -> (batch, units)
         return ops.squeeze(ops.matmul(self.weights_of(controls), values[..., None]), -1)
 

@@ -28,11 +28,11 @@ _RELU = ("relu", "relu")
 class ControlledAutoencoder(Declaration):
     """Encoder, averages of the code with weights that a control makes, decoder.
 
-    Encoder: convolutions of `small` and `large` filters (5 x 5, stride 2, ReLU), and a linear layer to the code. Each of
-    as many averages of the code's numbers has weights of its own (`layers.second_order_dense.SecondOrderDense`). They
-    are made of the told parameters, through a dense layer (ReLU); or, if none are told, of the image, through
-    convolutions of `large` and `small` filters. Decoder: a linear layer to a map of `large` channels, and two
-    transposed convolutions (5 x 5, stride 2; ReLU with `small` channels, tanh).
+    Encoder: convolutions of `small` and `large` filters (5 x 5, stride 2, ReLU), and a linear layer to the code. Its
+    place is taken by as many averages of its numbers. Their weights (`layers.second_order_dense.SecondOrderDense`) are
+    made of the told parameters, through a dense layer (ReLU); or, if none are told, of the image, through convolutions
+    of `large` and `small` filters. Decoder: a linear layer to a map of `large` channels, and two transposed convolutions
+    (5 x 5, stride 2; ReLU with `small` channels, tanh).
 
     Args:
         code_size: dimension of the code.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import UserError
 from invariance.progress import Progress
@@ -32,6 +32,10 @@ class Generation(Task):
     told = "K2: the parameter as a number"
     logarithmic = True
     fill = -1.0
+    # Whether images can be encoded once and drawn at every parameter.
+    encodes: ClassVar[bool] = True
+    # What figures show above, or beside, the drawn images: see `beside`.
+    above: ClassVar[str] = "expected"
 
     def points(self, spacing: float | None) -> np.ndarray:
         """The grid, the transformation's unblurred points, and single values of the averages' ranges."""
@@ -94,10 +98,27 @@ class Generation(Task):
         def prepare(images: Any, labels: Any, draws: Any) -> tuple:
             upright = self.pixels(images)
             parameters = self.transformation.draw(self.drawn, seed, draws, labels)
-            encoded = self.transformation.encode(parameters)
-            return (upright, encoded), self.transformation.apply(upright, parameters, self.fill)
+            return self.given(upright, parameters), self.expected(upright, parameters)
 
         return prepare
+
+    def given(self, upright: Any, parameters: Any) -> Any:
+        """What a model is given, to draw images (batch, ...), or their codes, at parameters (batch, ...)."""
+        return upright, self.transformation.encode(parameters)
+
+    def expected(self, upright: Any, parameters: Any) -> Any:
+        """What it is to draw, (batch, *output_shape) in [-1, 1], of images in [-1, 1]."""
+        return self.transformation.apply(upright, parameters, self.fill)
+
+    def unchanged(self, upright: Any, parameters: Any) -> Any:
+        """The image that it is given, on the canvas: what it would draw if it changed nothing."""
+        from keras import ops
+
+        return self.transformation.apply(upright, ops.full_like(parameters, self.transformation.identity), self.fill)
+
+    def beside(self, upright: Any, parameters: Any) -> Any:
+        """The images that figures show with the drawn ones."""
+        return self.expected(upright, parameters)
 
     def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
         """The upright image on the canvas, and its drawing; see `Task.pairs`."""
@@ -217,6 +238,6 @@ class Generation(Task):
     def pictures(self) -> Mapping[str, str]:
         return {
             "error_by_parameter.png": f"Error of drawn images by {self.transformation.parameter}, one line per class",
-            "pairs.png": "Expected and drawn images",
+            "pairs.png": f"{self.above.capitalize()} and drawn images",
             "map.png": "Error over both parameters",
         }

@@ -32,7 +32,8 @@ class SecondOrderDense(layers.Layer):
         hidden: if positive, units of a dense layer (ReLU) through which the control passes first.
         shared: whether controls are numbers that were told, which may repeat within a batch. They get no gradient.
 
-    Input: [values (batch, in), controls (batch, numbers)]. Output: (batch, units) float32.
+    Input shape: values (batch, in); controls (batch, numbers).
+    Output shape: (batch, units) float32.
 
     Raises:
         ValueError: if `units` is not a positive integer, `hidden` is not a count, or the input has another shape.
@@ -45,12 +46,12 @@ class SecondOrderDense(layers.Layer):
         require_positive(self, "units")
         require_count(self, "hidden")
 
-    def build(self, input_shape: Any) -> None:
-        values, controls = map(tuple, input_shape)
+    def build(self, values_shape: Shape, controls_shape: Shape) -> None:
+        values, controls = tuple(values_shape), tuple(controls_shape)
         if len(values) != 2 or len(controls) != 2 or None in (values[1], controls[1]):
             raise ValueError(
-                "Input must be values (batch, in) and controls (batch, numbers). "
-                f"Received: shapes {values} and {controls}"
+                "Inputs must be values (batch, in) and controls (batch, numbers). "
+                f"Received: controls_shape={controls}, values_shape={values}"
             )
         numbers = controls[1]
         if self.hidden:
@@ -69,8 +70,7 @@ class SecondOrderDense(layers.Layer):
         logits = ops.matmul(controls, self.kernel) + self.bias
         return ops.softmax(ops.reshape(logits, (-1, self.units, self.kernel.shape[1] // self.units)), axis=-1)
 
-    def call(self, inputs: Any) -> Tensor:
-        values, controls = inputs
+    def call(self, values: Tensor, controls: Tensor) -> Tensor:
         if self.shared:
             controls = ops.stop_gradient(controls)
             symbolic = keras.backend.is_keras_tensor(values)
@@ -94,8 +94,8 @@ class SecondOrderDense(layers.Layer):
         place = tf.argsort(order) - tf.gather(first, group)
         return tf.gather_nd(outputs, tf.stack([group, place], axis=-1))
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        return (input_shape[0][0], self.units)
+    def compute_output_shape(self, values_shape: Shape, controls_shape: Shape) -> Shape:
+        return (values_shape[0], self.units)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units, "hidden": self.hidden, "shared": self.shared}

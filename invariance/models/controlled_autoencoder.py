@@ -31,8 +31,8 @@ class ControlledAutoencoder(Declaration):
     Encoder: convolutions of `small` and `large` filters (5 x 5, stride 2, ReLU), and a linear layer to the code. Its
     place is taken by as many averages of its numbers. Their weights (`layers.second_order_dense.SecondOrderDense`) are
     made of the told parameters, through a dense layer (ReLU); or, if none are told, of the image, through convolutions
-    of `large` and `small` filters. Decoder: a linear layer to a map of `large` channels, and two transposed convolutions
-    (5 x 5, stride 2; ReLU with `small` channels, tanh).
+    of `large` and `small` filters. Decoder: a linear layer to a map of `large` channels, and two transposed
+    convolutions (5 x 5, stride 2; ReLU with `small` channels, tanh).
 
     Args:
         code_size: dimension of the code.
@@ -101,7 +101,7 @@ class ControlledAutoencoder(Declaration):
         from invariance.layers.second_order_dense import SecondOrderDense
 
         shape = (*quarter(output_shape), self.large)
-        x = SecondOrderDense(self.code_size, hidden, name="averages")([codes, control])
+        x = SecondOrderDense(self.code_size, hidden, name="averages")(codes, control)
         x = layers.Reshape(shape)(layers.Dense(prod(shape), name="dense")(x))
         return deconvolutions(x, self.small, output_shape)
 

@@ -59,7 +59,7 @@ class PixelHypernetwork(Declaration):
 
         images, numbers = keras.Input(input_shape, name="images"), keras.Input((parameters,), name="parameters")
         pixels = layers.Flatten(name="pixels")(images)
-        x = SecondOrderDense(prod(output_shape), self.hidden, shared=True, name="averages")([pixels, numbers])
+        x = SecondOrderDense(prod(output_shape), self.hidden, shared=True, name="averages")(pixels, numbers)
         x = layers.Reshape(output_shape, dtype="float32", name="drawn")(x)
         model = keras.Model([images, numbers], x, name="pixel_hypernetwork")
         model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())

@@ -13,6 +13,8 @@ from invariance.layers.fourier_conv2d import FourierConv2D
 from invariance.layers.fused_batch_normalization import FusedBatchNormalization
 from invariance.layers.large_dense import LargeDense
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.place_capsules import PlaceCapsules
+from invariance.layers.second_order_dense import SecondOrderDense
 from invariance.routing.em import Form
 from tests.helpers import assert_reached, noise
 
@@ -97,6 +99,24 @@ CASES = [
         [(10, 9, 32)],
         [(3, 3, 32)],
         float32=False,
+    ),
+    Case(
+        PlaceCapsules,
+        {"height": 3, "width": 4},
+        [(5, 2), (5, 6)],
+        [(3, 4, 6)],
+        positive=("height", "width"),
+        refused=[(5,), (4, 2), (5, 3)],
+        message="positions (batch, capsules, 2) and features (batch, capsules, maps)",
+    ),
+    Case(
+        SecondOrderDense,
+        {"units": 3, "hidden": 4, "shared": True},
+        [(5,), (2,)],
+        [(3,)],
+        positive=("units",),
+        refused=[(None,), (5, 2)],
+        message="values (batch, in) and controls (batch, numbers)",
     ),
 ]
 EVERY_LAYER = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind.__name__)

@@ -120,6 +120,17 @@ def test_uniform_is_the_upper_24_bits():
     np.testing.assert_array_equal(uniform(1, 2, positions), (words(1, 2, positions) >> 8).T / 2.0**24)
 
 
+def test_more_than_two_numbers():
+    positions, seven = np.arange(20_000), uniform(3, random.PARAMETERS, np.arange(20_000), 7)
+    assert len(seven) == 7
+    for one, other in zip(seven, uniform(3, random.PARAMETERS, positions), strict=False):
+        np.testing.assert_array_equal(one, other)
+    # Independent, also of other streams: a correlation has standard error 1 / sqrt(n).
+    others = [each for stream in STREAMS if stream != random.PARAMETERS for each in uniform(3, stream, positions)]
+    correlations = np.corrcoef(np.array([*seven, *others])) - np.eye(7 + len(others))
+    assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
+
+
 # Ranges
 
 

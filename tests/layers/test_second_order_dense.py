@@ -104,5 +104,5 @@ def test_gradients_do_not_depend_on_sharing():
 
 @pytest.mark.parametrize("hidden", [-1, 2.0, None])
 def test_wrong_hidden_units_are_refused(hidden):
-    with pytest.raises(ValueError, match="^Argument `hidden` must be a non-negative integer. Received: "):
+    with pytest.raises(ValueError, match=r"^Argument `hidden` must be a non-negative integer\. Received: "):
         SecondOrderDense(3, hidden)

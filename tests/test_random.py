@@ -36,8 +36,9 @@ def words(seed, stream, positions):
     return np.stack([ops.convert_to_numpy(word) for word in pair], axis=-1)
 
 
-def uniform(seed, stream, positions):
-    return np.stack([ops.convert_to_numpy(value) for value in random.uniform(seed, stream, tensor(positions, "int64"))])
+def uniform(seed, stream, positions, count=2):
+    values = random.uniform(seed, stream, tensor(positions, "int64"), count)
+    return np.stack([ops.convert_to_numpy(value) for value in values])
 
 
 STREAMS = (random.ORDER, random.PARAMETERS, random.EVALUATION, random.AUGMENTATION)

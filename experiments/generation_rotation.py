@@ -22,8 +22,11 @@ from experiments.article.committed import Text
 from experiments.beyond import transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
+from invariance.models.addressing_autoencoder import AddressingAutoencoder
 from invariance.models.autoencoder import Autoencoder
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.operator_autoencoder import OperatorAutoencoder
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.ranges import Ranges
 from invariance.tasks import Generation
 from invariance.transforms import Rotation
@@ -66,7 +69,7 @@ def entry(model: Autoencoder | OperatorAutoencoder, task=None, note="", budgets=
     tiny = replace(model, feature_maps=8, filters=(8, 16), units=64)
     if isinstance(tiny, Autoencoder):
         tiny = replace(tiny, critic=(32, 32))
-    quick = replace(model, **(narrow or {"feature_maps": 128}))
+    quick = replace(model, **(narrow or {"feature_maps": min(model.feature_maps, 128)}))
     return Entry(model, budgets, {"smoke": tiny, "quick": quick}, task, note)
 
 
@@ -91,6 +94,21 @@ MODELS = {
     ),
 }
 
+HALFPLANE, SINGLE = MODELS["ae_rotation_halfplane"], MODELS["ae_rotation_single"]
+
+# Decoders of capsules: of the repository, not in the article.
+GENCAPS = {
+    "gencaps_digits_rotation": entry(ClassPlacingAutoencoder()),
+    "gencaps_address_rotation": entry(AddressingAutoencoder(), feature_maps=32),
+    "gencaps_rotation_halfplane": entry(
+        PlacingAutoencoder(decoder_units=128, half_maps=32), HALFPLANE.task, HALFPLANE.note
+    ),
+    "gencaps_rotation_single": entry(
+        PlacingAutoencoder(feature_maps=128, code_size=20, half_maps=64), SINGLE.task, SINGLE.note
+    ),
+    "gencaps_digits_rotation_single": entry(ClassPlacingAutoencoder(), SINGLE.task, SINGLE.note),
+}
+
 # They learn how images move, and move the upright image as they are told.
 DRAWERS = transfer.drawers(1, circular=True)
 BEYOND = {
@@ -100,12 +118,7 @@ BEYOND = {
     "ae_operator_z128": entry(OperatorAutoencoder(linear=False, code_size=128)),
     "flow": DRAWERS["flow"],
     "generator": DRAWERS["generator"],
-    **{
-        f"{name}_halfplane": replace(
-            DRAWERS[name], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note
-        )
-        for name in DRAWERS
-    },
+    **{f"{name}_halfplane": replace(DRAWERS[name], task=HALFPLANE.task, note=HALFPLANE.note) for name in DRAWERS},
 }
 
 BANDS = {"ratio": Band(relative=0.25)}
@@ -150,7 +163,7 @@ FINDINGS = {"ae_rotation_z128": {"ratio_4": _falls(4), "ratio_9": _falls(9)}}
 EXPERIMENT = Experiment(
     name="generation_rotation",
     task=TASK,
-    models={**MODELS, **BEYOND},
+    models={**MODELS, **GENCAPS, **BEYOND},
     defaults=("ae_rotation",),
     published=published.GENERATION_ROTATION,
     published_curves=published.GENERATION_ROTATION_CURVES,

@@ -23,7 +23,9 @@ from experiments.generation_rotation import BANDS, DEVIATIONS, PAPER, RESTRICTED
 from invariance.cli import run_experiment
 from invariance.experiment import Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.operator_autoencoder import OperatorAutoencoder
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.ranges import Ranges
 from invariance.tasks import Generation
 from invariance.transforms import Shift
@@ -66,6 +68,12 @@ MODELS = {
     "aae_shift": entry(replace(PLAIN, regulariser="wasserstein")),
 }
 
+# Decoders of capsules: of the repository, not in the article.
+GENCAPS = {
+    "gencaps_shift": entry(PlacingAutoencoder(slope=0.1)),
+    "gencaps_digits_shift": entry(ClassPlacingAutoencoder()),
+}
+
 DRAWERS = transfer.drawers(2, circular=False, grid_spacing=2)
 BEYOND = {
     # Told, too, that the first number acts on rows and the second on columns.
@@ -95,7 +103,7 @@ FINDINGS = {"ae_shift_central": {"ratio_4": _grows(4), "ratio_9": _grows(9)}}
 EXPERIMENT = Experiment(
     name="generation_shift",
     task=TASK,
-    models={**MODELS, **BEYOND},
+    models={**MODELS, **GENCAPS, **BEYOND},
     defaults=("ae_shift",),
     published=published.GENERATION_SHIFT,
     published_curves=published.GENERATION_SHIFT_CURVES,

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from invariance.files import write_json
+from invariance.models.addressing_autoencoder import AddressingAutoencoder
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.cnn import CNN, Convolution
 from invariance.models.matrix_capsnet import MatrixCapsNet
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.processes import cores
 from invariance.ranges import Ranges
 from invariance.runs.execute import PRECISIONS
@@ -45,6 +48,9 @@ def networks() -> dict[str, tuple[Any, Task, int]]:
         "ae_shift": (Autoencoder(), shift, BATCH),
         "ae_rotation, F = 128": (Autoencoder(feature_maps=128), rotation, BATCH),
         "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
+        "gencaps_shift": (PlacingAutoencoder(slope=0.1), shift, BATCH),
+        "gencaps_digits_shift": (ClassPlacingAutoencoder(), shift, BATCH),
+        "gencaps_address_rotation": (AddressingAutoencoder(), rotation, BATCH),
     }
 
 

@@ -263,7 +263,7 @@ def test_autoencoder():
 
 # The repository's generative capsules
 
-# Name -> canvas, code size, the dense layer and maps of those that place; the first transposed convolution's filters, its
+# Name -> canvas, code size, dense layer and maps of those that place; the first transposed convolution's filters, its
 # activation, what follows.
 GENCAPS = {
     "gencaps_shift": (68, 10, {"units": 1024, "maps": 32}, 16, "linear", [LEAKY]),

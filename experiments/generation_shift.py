@@ -68,10 +68,13 @@ MODELS = {
     "aae_shift": entry(replace(PLAIN, regulariser="wasserstein")),
 }
 
-# Decoders of capsules: of the repository, not in the article.
+# Decoders of capsules: of the repository, not in the article (see generation_rotation.py).
 GENCAPS = {
-    "gencaps_shift": entry(PlacingAutoencoder(slope=0.1)),
-    "gencaps_digits_shift": entry(ClassPlacingAutoencoder()),
+    name: entry(model).with_budgets(["standard"], steps=20_000)
+    for name, model in {
+        "gencaps_shift": PlacingAutoencoder(slope=0.1),
+        "gencaps_digits_shift": ClassPlacingAutoencoder(),
+    }.items()
 }
 
 DRAWERS = transfer.drawers(2, circular=False, grid_spacing=2)

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from invariance.files import write_json
+from invariance.models.addressing_autoencoder import AddressingAutoencoder
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.cnn import CNN, Convolution
 from invariance.models.controlled_autoencoder import ControlledAutoencoder
 from invariance.models.feature_moving_autoencoder import FeatureMovingAutoencoder
 from invariance.models.matrix_capsnet import MatrixCapsNet
 from invariance.models.pixel_hypernetwork import PixelHypernetwork
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.processes import cores
 from invariance.ranges import Ranges, at
 from invariance.runs.execute import PRECISIONS
@@ -55,6 +58,9 @@ def networks() -> dict[str, tuple[Any, Task, int]]:
         "address_rotation": (FeatureMovingAutoencoder(), discrete, BATCH),
         "hyper_compensation": (ControlledAutoencoder(), Compensation(Rotation(), rotation.ranges), BATCH),
         "hyper_affine": (ControlledAutoencoder(), affine, BATCH),
+        "gencaps_shift": (PlacingAutoencoder(slope=0.1), shift, BATCH),
+        "gencaps_digits_shift": (ClassPlacingAutoencoder(), shift, BATCH),
+        "gencaps_address_rotation": (AddressingAutoencoder(), rotation, BATCH),
     }
 
 

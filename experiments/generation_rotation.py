@@ -13,6 +13,9 @@ Run:  make generation-rotation [PROFILE=quick] [MODELS=ae_rotation,aae_rotation|
 Departures from the original, in every profile: the gradient penalty uses one norm per sample, as in its paper (with the
 original's, the third command above, a step takes 17 times as long); the critic's five updates see the codes of one
 batch. Profiles other than `paper` also change steps, batch size and learning rate, as declared below.
+
+hyper_rotation and address_rotation are second-order networks of the repository, trained at multiples of 36 degrees (see
+article/second_order.py); only pictures of them are published.
 """
 
 import sys

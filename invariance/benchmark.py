@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from invariance.files import write_json
+from invariance.models.addressing_autoencoder import AddressingAutoencoder
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.cnn import CNN, Convolution
+from invariance.models.controlled_autoencoder import ControlledAutoencoder
+from invariance.models.feature_moving_autoencoder import FeatureMovingAutoencoder
 from invariance.models.matrix_capsnet import MatrixCapsNet
+from invariance.models.pixel_hypernetwork import PixelHypernetwork
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.processes import cores
-from invariance.ranges import Ranges
+from invariance.ranges import Ranges, at
 from invariance.runs.execute import PRECISIONS
 from invariance.runs.provenance import import_tensorflow, provenance
-from invariance.tasks import Generation, Recognition, Task
-from invariance.transforms import Rotation, Shift
+from invariance.tasks import Compensation, Generation, Recognition, Task
+from invariance.transforms import Affine, Rotation, Shift
 
 BATCH = 128
 EVALUATION_BATCH = 512
@@ -36,6 +42,9 @@ def networks() -> dict[str, tuple[Any, Task, int]]:
     As declared in experiments/, which the library does not import.
     """
     rotation = Generation(Rotation(), Ranges(((-180, 180),), {4: NARROW, 9: NARROW}))
+    quarter = at(range(-45, 45, 9))
+    discrete = Generation(Rotation(), Ranges(at(range(-180, 180, 36)), {4: quarter, 9: quarter}))
+    affine = Generation(Affine(), rotation.ranges)
     shift = Generation(Shift((68, 68)), Ranges(((-20, 20),), {4: ((-5, 5),), 9: ((-5, 5),)}))
     return {
         "cnn_bn_00": (CNN((Convolution(64, 4, 2), Convolution(128, 4, 2)), True, 0.5), RECOGNITION, 128),
@@ -45,6 +54,13 @@ def networks() -> dict[str, tuple[Any, Task, int]]:
         "ae_shift": (Autoencoder(), shift, BATCH),
         "ae_rotation, F = 128": (Autoencoder(feature_maps=128), rotation, BATCH),
         "aae_rotation": (Autoencoder(feature_maps=128, regulariser="wasserstein"), rotation, BATCH),
+        "hyper_rotation": (PixelHypernetwork(), discrete, BATCH),
+        "address_rotation": (FeatureMovingAutoencoder(), discrete, BATCH),
+        "hyper_compensation": (ControlledAutoencoder(), Compensation(Rotation(), rotation.ranges), BATCH),
+        "hyper_affine": (ControlledAutoencoder(), affine, BATCH),
+        "gencaps_shift": (PlacingAutoencoder(slope=0.1), shift, BATCH),
+        "gencaps_digits_shift": (ClassPlacingAutoencoder(), shift, BATCH),
+        "gencaps_address_rotation": (AddressingAutoencoder(), rotation, BATCH),
     }
 
 
@@ -62,7 +78,10 @@ def main(precisions: Sequence[str], seconds: float, path: Path) -> None:
         "Shares of the peak count the operations of the layers as defined, warp included. The convolution of capsnet_dr"
     )
     print("needs a fifth of them; the routing of capsnet_em is not counted. A step of aae_rotation also includes five")
-    print("updates of the critic and one of the encoder.")
+    print(
+        "updates of the critic and one of the encoder. Weights that hyper_rotation makes for several images at once are"
+    )
+    print("counted for each in training, and not at all in the evaluation.")
     print(f"{'':44}{'images/s':>12}{'GFLOP/s':>10}{'of peak':>9}", flush=True)
     rows: list[dict[str, Any]] = []
 

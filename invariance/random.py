@@ -65,14 +65,15 @@ def words(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]
     return threefry2x32((_word(seed), _word(stream)), (low, high))
 
 
-def uniform(seed: Tensor, stream: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent float32 numbers, uniform in [0, 1), for each position: a pair of tensors (batch,)."""
+def uniform(seed: Tensor, stream: int, positions: Tensor, count: int = 2) -> tuple[Tensor, ...]:
+    """Independent float32 numbers, uniform in [0, 1), for each position: ``count`` tensors (batch,)."""
 
     def fraction(word: Tensor) -> Tensor:
         return ops.cast(ops.right_shift(word, _word(8)), "float32") * 2.0**-24
 
-    first, second = words(seed, stream, positions)
-    return fraction(first), fraction(second)
+    # Two words at a time; further ones from streams that no other use has.
+    pairs = [words(seed, stream + (number << 16), positions) for number in range(-(-count // 2))]
+    return tuple(fraction(word) for pair in pairs for word in pair)[:count]
 
 
 class RangeSampler:

@@ -38,6 +38,11 @@ def intervals(value: Any, name: str = "range") -> Intervals:
     return pairs
 
 
+def at(values: Iterable[float]) -> Intervals:
+    """The range that consists of single values, given in ascending order."""
+    return intervals((value, value) for value in values)
+
+
 def length(pairs: Intervals) -> float:
     """The total length of the intervals."""
     return sum(high - low for low, high in pairs)

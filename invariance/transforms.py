@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import is_positive_integer
-from invariance.ranges import Intervals, Ranges, length
+from invariance.ranges import Intervals, Ranges, intervals, length
 from invariance.typing import Tensor
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MOST_POINTS = 10_000
 
 @dataclass(frozen=True)
 class Transformation:
-    """A transformation of images with one parameter, or several of the same kind that are drawn independently.
+    """A transformation of images with one parameter, or several that are drawn independently.
 
     Subclasses are frozen dataclasses. Their fields are stored in config.json, next to `name`.
 
@@ -32,7 +32,8 @@ class Transformation:
         name: the transformation, in config.json and in text.
         parameter, unit: name and unit of its parameter.
         axis: label of the parameter's axis in figures.
-        dimensions: number of parameters. Evaluation grids follow their diagonal, where all are equal.
+        dimensions: number of parameters. Evaluation grids follow their diagonal, where all are equal, unless
+            `parameters` says otherwise.
         numbers: how many numbers encode the parameters for a decoder, see `encode`.
         period: of a periodic parameter; None if it is not periodic.
         whole: whether the parameter takes whole values only.
@@ -94,6 +95,21 @@ class Transformation:
         """The inverse of `to_coordinate`, for tensors and arrays."""
         return value
 
+    def each(self, ranges: Ranges) -> tuple[Ranges, ...]:
+        """The ranges of each parameter, from those of the classes; by default all are drawn from the same ones."""
+        return (ranges,) * self.dimensions
+
+    def around(self, parameters: Any, ranges: Ranges, count: int) -> np.ndarray:
+        """The parameters of ``count`` images at one point of a grid, (count,) or (count, dimensions).
+
+        Args:
+            parameters: of the point: a number, or `dimensions` of them.
+            ranges: of parameters that the grid does not run over; by default there are none.
+        """
+        import numpy as np
+
+        return np.repeat(np.asarray(parameters, "float32")[None], count, axis=0)
+
     def check(self, pairs: Intervals) -> None:
         """Raises ValueError if a range holds values that the parameter cannot take."""
         if self.whole and any(end != int(end) for pair in pairs for end in pair):
@@ -107,7 +123,7 @@ class Transformation:
         """Draws a parameter for each image from the range of its class: a pure function of seed, position and label.
 
         Args:
-            ranges: the range of each class. Several parameters are drawn from the same range.
+            ranges: the range of each class, see `each`.
             seed: integer, 0 <= seed < 2**32.
             positions: (batch,) int64 positions in the run.
             labels: (batch,) integers.
@@ -120,9 +136,11 @@ class Transformation:
 
         from invariance import random
 
-        sampler = random.RangeSampler(ranges.mapped(self.to_coordinate))
-        uniform = random.uniform(seed, random.PARAMETERS if stream is None else stream, positions)
-        values = [self.from_coordinate(sampler.draw(labels, each)) for each in uniform[: self.dimensions]]
+        samplers = [random.RangeSampler(each.mapped(self.to_coordinate)) for each in self.each(ranges)]
+        uniform = random.uniform(seed, random.PARAMETERS if stream is None else stream, positions, self.dimensions)
+        values = [
+            self.from_coordinate(sampler.draw(labels, each)) for sampler, each in zip(samplers, uniform, strict=True)
+        ]
         if self.whole:
             values = [ops.floor(value) for value in values]
         return values[0] if self.dimensions == 1 else ops.stack(values, axis=-1)
@@ -205,6 +223,9 @@ class Transformation:
         """A range in words: "within ±45 degrees", "at 18 degrees", "within -5..4 pixels"."""
         if self.period and length(pairs) >= self.period:
             return f"at every {self.parameter}"
+        if len(pairs) > 2 and not length(pairs):
+            first, second, *_, last = (low for low, _ in pairs)
+            return f"at {first:g}, {second:g}, ..., {last:g} {self.unit}".rstrip()
         texts = []
         for low, high in pairs:
             if low == high:
@@ -356,6 +377,109 @@ class Shear(Transformation):
 
     def text(self, value: Any) -> str:
         return f"{float(value):+.2f}"
+
+
+@dataclass(frozen=True)
+class Affine(Transformation):
+    """Rotation, shear, scaling and shift, about the image's centre, with ranges of their own.
+
+    With a rotation R (counter-clockwise), shears H and factors S, the result at a place x shows what the image shows at
+    R H S (x - shift), both measured from the centre. Parameters: the angle in degrees; the shift, (dy, dx); the shears,
+    (rows per column, columns per row); and the factors less one, of (rows, columns): factors above one shrink.
+
+    A task gives the range of the angle. Each of the other parameters is drawn uniformly from its own range; where a
+    class is shown a part of all angles, from an equal part of that range, in its middle. An evaluation runs over the
+    angle, and draws the others for each image from the part that belongs to the range ``inside``.
+
+    Args:
+        shift: range of dy and dx, (lowest, highest), in pixels.
+        shear: range of both shears, in pixels per pixel.
+        factor: range of both factors.
+
+    Raises:
+        ValueError: if a range is not an ascending pair of finite numbers.
+    """
+
+    shift: tuple[float, float] = (-5.0, 5.0)
+    shear: tuple[float, float] = (0.1, 0.5)
+    factor: tuple[float, float] = (0.9, 1.4)
+
+    name = "affine_map"
+    parameter, unit, axis = "angle", "degrees", "angle, degrees (counter-clockwise; shift, shears and factors drawn)"
+    dimensions, numbers, period = 7, 6, 360.0
+    spacing, full = 5.0, 200
+    ticks = Rotation.ticks
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            [pair] = intervals([getattr(self, field.name)], field.name)
+            object.__setattr__(self, field.name, pair)
+
+    def matrix(self, parameters: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+        """R H S as ``matrix``, and R H S (-shift) as ``offset``, of `warp.linear`; each (batch,)."""
+        from keras import ops
+
+        from invariance.warp import cosine_sine
+
+        parameters = ops.cast(parameters, "float32")
+        angle, dy, dx, rows, columns, tall, wide = (parameters[:, number] for number in range(self.dimensions))
+        cosine, sine = cosine_sine(angle)
+        a, b = (cosine + sine * columns) * (1.0 + tall), (cosine * rows + sine) * (1.0 + wide)
+        c, d = (cosine * columns - sine) * (1.0 + tall), (cosine - sine * rows) * (1.0 + wide)
+        return (a, b, c, d), (-a * dy - b * dx, -c * dy - d * dx)
+
+    def apply(self, images: Tensor, parameters: Tensor, fill: float = 0.0) -> Tensor:
+        from invariance.warp import linear
+
+        matrix, offset = self.matrix(parameters)
+        return linear(images, matrix, fill=fill, offset=offset)
+
+    def encode(self, parameters: Tensor) -> Tensor:
+        """The six coefficients of the map: a matrix, and an offset in tens of pixels."""
+        from keras import ops
+
+        matrix, offset = self.matrix(parameters)
+        return ops.stack([*matrix, *(each / 10.0 for each in offset)], axis=-1)
+
+    def each(self, ranges: Ranges) -> tuple[Ranges, ...]:
+        others = (self.shift, self.shear, tuple(end - 1.0 for end in self.factor))
+        return (ranges, *(self._part(own, ranges) for own in others for _ in range(2)))
+
+    def _part(self, own: tuple[float, ...], ranges: Ranges) -> Ranges:
+        """The part of a range that is as large as the ranges' part of all angles, in its middle."""
+        middle, half = (own[0] + own[1]) / 2.0, (own[1] - own[0]) / 2.0
+
+        def part(pairs: Intervals) -> Intervals:
+            reach = half * min(1.0, length(pairs) / 360.0)
+            return ((middle - reach, middle + reach),)
+
+        return Ranges(part(ranges.default), {label: part(pairs) for label, pairs in ranges.restricted.items()})
+
+    def around(self, parameters: Any, ranges: Ranges, count: int) -> np.ndarray:
+        import numpy as np
+
+        from invariance import random
+
+        drawn = self.draw(ranges, 0, np.arange(count), np.zeros(count, "int32"), random.EVALUATION)
+        angle = np.broadcast_to(np.ravel(parameters)[0], (count, 1))
+        return np.concatenate([angle, np.asarray(drawn)[:, 1:]], axis=1).astype("float32")
+
+    def parameters(self, points: np.ndarray) -> np.ndarray:
+        """The angles, and the middles of the other ranges: (points, dimensions)."""
+        import numpy as np
+
+        middles = [sum(own) / 2.0 for own in (self.shift, self.shear, self.factor) for _ in range(2)]
+        others = np.array(middles) - [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+        return np.concatenate([np.asarray(points)[:, None], np.tile(others, (len(points), 1))], axis=1)
+
+    def text(self, value: Any) -> str:
+        import numpy as np
+
+        return f"{round(float(np.ravel(value)[0]))}°"
+
+    def describe(self, pairs: Intervals) -> str:
+        share = length(pairs) / 360.0
+        return super().describe(pairs) + (f" and {share:.0%} of the other ranges" if share < 1.0 else "")
 
 
 def transformation_from_json(name: str, value: Mapping) -> tuple[Transformation, dict]:

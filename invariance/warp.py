@@ -118,6 +118,7 @@ def linear(
     matrix: tuple[Tensor | float, Tensor | float, Tensor | float, Tensor | float],
     canvas: tuple[int, int] | None = None,
     fill: float = 0.0,
+    offset: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
 ) -> Tensor:
     """Applies a linear map about the images' centre, given by its inverse.
 
@@ -127,16 +128,18 @@ def linear(
             (row, column) is the image at (a row + b column, c row + d column).
         canvas: (height, width) of the result, in pixels; None for the images' own size.
         fill: value outside the images.
+        offset: rows and columns, each (batch,) or a number, that are added to where the image is read.
 
     Returns:
-        (batch, canvas height, canvas width, channels) float32, differentiable in images and matrix.
+        (batch, canvas height, canvas width, channels) float32, differentiable in images, matrix and offset.
     """
     height, width = images.shape[1:3]
     canvas_height, canvas_width = canvas or (height, width)
-    a, b, c, d = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in matrix)
+    a, b, c, d, p, q = (ops.reshape(ops.cast(value, "float32"), (-1, 1, 1)) for value in (*matrix, *offset))
     rows, columns = _grid(canvas_height, canvas_width)
     rows, columns = rows - (canvas_height - 1) / 2.0, columns - (canvas_width - 1) / 2.0
-    return warp(images, a * rows + b * columns + (height - 1) / 2.0, d * columns + c * rows + (width - 1) / 2.0, fill)
+    p, q = p + (height - 1) / 2.0, q + (width - 1) / 2.0
+    return warp(images, a * rows + b * columns + p, d * columns + c * rows + q, fill)
 
 
 def rotate(images: Tensor, degrees: Tensor, fill: float = 0.0) -> Tensor:

@@ -6,7 +6,13 @@ from functools import partial
 import keras
 import pytest
 
-from experiments import generation_rotation, generation_shift, recognition_rotation
+from experiments import (
+    generation_affine,
+    generation_rotation,
+    generation_shift,
+    recognition_rotation,
+    rotation_compensation,
+)
 from invariance import benchmark
 from invariance.cli import main
 from tests.runs.cases import CASES
@@ -14,15 +20,17 @@ from tests.runs.cases import CASES
 
 def test_networks_are_those_of_the_experiments():
     """But for batch norm's statistics and the tasks' measurements, which cost nothing."""
-    experiments = [module.EXPERIMENT for module in (recognition_rotation, generation_rotation, generation_shift)]
+    modules = (recognition_rotation, generation_rotation, generation_shift, rotation_compensation, generation_affine)
+    experiments = [module.EXPERIMENT for module in modules]
     declared = {name: experiment for experiment in experiments for name in experiment.models}
     for name, (network, task, batch_size) in benchmark.networks().items():
         name, _, width = name.partition(", F = ")
         experiment = declared[name]
         entry = experiment.models[name]
         assert network == entry.model or (width and network.feature_maps == int(width))
-        assert (task.ranges, task.excluded, batch_size) == (
-            experiment.task.ranges, experiment.task.excluded, entry.budgets["paper"].batch_size,
+        measured = experiment.task_of(name)
+        assert (type(task), task.ranges, task.excluded, batch_size) == (
+            type(measured), measured.ranges, measured.excluded, entry.budgets["paper"].batch_size,
         )  # fmt: skip
         sizes = task.arguments((28, 28, 1), range(8))
         assert network.training_flops(*sizes) > network.evaluation_flops(*sizes) > 0

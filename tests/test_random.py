@@ -36,8 +36,9 @@ def words(seed, stream, positions):
     return np.stack([ops.convert_to_numpy(word) for word in pair], axis=-1)
 
 
-def uniform(seed, stream, positions):
-    return np.stack([ops.convert_to_numpy(value) for value in random.uniform(seed, stream, tensor(positions, "int64"))])
+def uniform(seed, stream, positions, count=2):
+    values = random.uniform(seed, stream, tensor(positions, "int64"), count)
+    return np.stack([ops.convert_to_numpy(value) for value in values])
 
 
 STREAMS = (random.ORDER, random.PARAMETERS, random.EVALUATION, random.AUGMENTATION)
@@ -118,6 +119,17 @@ def test_uniform_numbers_are_uniform_and_independent():
 def test_uniform_is_the_upper_24_bits():
     positions = np.arange(100)
     np.testing.assert_array_equal(uniform(1, 2, positions), (words(1, 2, positions) >> 8).T / 2.0**24)
+
+
+def test_more_than_two_numbers():
+    positions, seven = np.arange(20_000), uniform(3, random.PARAMETERS, np.arange(20_000), 7)
+    assert len(seven) == 7
+    for one, other in zip(seven, uniform(3, random.PARAMETERS, positions), strict=False):
+        np.testing.assert_array_equal(one, other)
+    # Independent, also of other streams: a correlation has standard error 1 / sqrt(n).
+    others = [each for stream in STREAMS if stream != random.PARAMETERS for each in uniform(3, stream, positions)]
+    correlations = np.corrcoef(np.array([*seven, *others])) - np.eye(7 + len(others))
+    assert np.abs(correlations).max() < 5 / np.sqrt(20_000)
 
 
 # Ranges

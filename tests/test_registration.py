@@ -40,10 +40,11 @@ for first in sys.argv[1:]:
     print(*sorted(keras.registered))
 """
 REGISTERED = (
-    "Adam AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules ConditionalAutoencoder "
-    "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D FusedBatchNormalization GroupConvolution2D "
-    "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling PrimaryCapsules "
-    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss"
+    "Adam AddressCapsules AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules "
+    "ConditionalAutoencoder ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D "
+    "FusedBatchNormalization GroupConvolution2D GroupPooling LargeDense Length LinearGenerator MarginLoss Mask "
+    "MovementTimes PlaceCapsules PolarResampling PrimaryCapsules PrimaryMatrixCapsules RMSProp RoutedCapsules "
+    "SchedulePerStep SecondOrderDense SpatialTransformer SpreadLoss"
 )
 
 

@@ -24,7 +24,7 @@ def _three(*models):
     )
 
 
-def _ratios(model, *digits):
+def ratios(model, *digits):
     """out/in of some digits, and the range of the others', as text."""
 
     def numbers(metrics):
@@ -52,7 +52,7 @@ def _below_chance(model):
     return {f"P_inv of {model} < .125": lambda m: m[model]["p_inv"] < CHANCE}
 
 
-def _free(metrics, model, *restricted):
+def free_ratios(metrics, model, *restricted):
     return [value for digit, value in metrics[model]["ratio"].items() if digit not in restricted]
 
 
@@ -196,12 +196,12 @@ CLAIMS = (
         "Known digits in known ranges are rotated almost perfectly.",
         {
             "ae_rotation's out/in of every free digit between .9 and 1.15": lambda m: all(
-                0.9 <= value <= 1.15 for value in _free(m, "ae_rotation", "4", "9")
+                0.9 <= value <= 1.15 for value in free_ratios(m, "ae_rotation", "4", "9")
             )
         },
         "generation_rotation",
         ("ae_rotation",),
-        _ratios("ae_rotation", "4", "9"),
+        ratios("ae_rotation", "4", "9"),
     ),
     Claim(
         "G2",
@@ -209,7 +209,7 @@ CLAIMS = (
         _four_above_nine("ae_rotation"),
         "generation_rotation",
         ("ae_rotation",),
-        _ratios("ae_rotation", "4", "9"),
+        ratios("ae_rotation", "4", "9"),
     ),
     Claim(
         "G3",
@@ -244,11 +244,11 @@ CLAIMS = (
         "Shift behaves like rotation.",
         {
             **_four_above_nine("ae_shift"),
-            "every other digit's at most 1.4": lambda m: max(_free(m, "ae_shift", "4", "9")) <= 1.4,
+            "every other digit's at most 1.4": lambda m: max(free_ratios(m, "ae_shift", "4", "9")) <= 1.4,
         },
         "generation_shift",
         ("ae_shift",),
-        _ratios("ae_shift", "4", "9"),
+        ratios("ae_shift", "4", "9"),
         Text(
             "Only the ratio of 1 is above, mainly because of the shift -20, where the training range ends: without it "
             "the ratio is {without_the_end}. Out of range, 1 has the smallest error of all digits.",
@@ -259,9 +259,9 @@ CLAIMS = (
     Claim(
         "S2",
         "A shift that no digit was shown cannot be drawn at all.",
-        {"ae_shift_central's out/in of every digit >= 3": lambda m: min(_free(m, "ae_shift_central")) >= 3},
+        {"ae_shift_central's out/in of every digit >= 3": lambda m: min(free_ratios(m, "ae_shift_central")) >= 3},
         "generation_shift",
         ("ae_shift_central",),
-        _ratios("ae_shift_central"),
+        ratios("ae_shift_central"),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -119,22 +119,41 @@ class Autoencoder(Declaration):
         import keras
         from keras import layers
 
-        from invariance.layers.large_dense import LargeDense
-
         *canvas, channels = output_shape
         quarter = [-(-side // 4) for side in canvas]
         codes, numbers = keras.Input((self.code_size,), name="codes"), keras.Input((parameters,), name="parameters")
-        x = layers.Concatenate()([codes, numbers])
-        x = layers.Dense(self.units, "relu", name="dense_1")(x)
-        x = LargeDense(prod(quarter) * self.feature_maps, "relu", name="dense_2")(x)
-        x = layers.Reshape((*quarter, self.feature_maps))(x)
-        x = layers.Conv2DTranspose(max(1, self.feature_maps // 2), 4, 2, "same", activation="relu", name="deconv_1")(x)
+        half_maps, slope = self._half()
+        x = self._quarter(codes, numbers, quarter)
+        x = layers.Conv2DTranspose(half_maps, 4, 2, "same", activation=None if slope else "relu", name="deconv_1")(x)
+        x = layers.LeakyReLU(slope)(x) if slope else x
         x = layers.Conv2DTranspose(channels, 4, 2, "same", name="deconv_2")(x)
         # A canvas whose sides are not multiples of four is cropped from the next larger one that has such sides.
         excess = [4 * small - side for small, side in zip(quarter, canvas, strict=True)]
         if any(excess):
             x = layers.Cropping2D([(pixels // 2, pixels - pixels // 2) for pixels in excess])(x)
         return keras.Model([codes, numbers], layers.Activation("tanh", dtype="float32", name="tanh")(x), name="decoder")
+
+    def _quarter(self, codes: Any, numbers: Any, size: Sequence[int]) -> Any:
+        """The decoder's first map, (batch, *size, feature_maps), at a quarter of the canvas' size.
+
+        Subclasses draw on other first maps: this and `_quarter_flops` are what their decoders differ in.
+
+        Args:
+            codes, numbers: symbolic codes (batch, code_size) and parameters (batch, numbers).
+            size: height and width of the map.
+        """
+        from keras import layers
+
+        from invariance.layers.large_dense import LargeDense
+
+        x = layers.Concatenate()([codes, numbers])
+        x = layers.Dense(self.units, "relu", name="dense_1")(x)
+        x = LargeDense(prod(size) * self.feature_maps, "relu", name="dense_2")(x)
+        return layers.Reshape((*size, self.feature_maps))(x)
+
+    def _half(self) -> tuple[int, float]:
+        """Number of maps after the first transposed convolution, and its leaky ReLU's slope for negative inputs."""
+        return max(1, self.feature_maps // 2), 0.0
 
     def _critic(self) -> keras.Model:
         import keras
@@ -182,9 +201,13 @@ class Autoencoder(Declaration):
     def _decoder_flops(self, output_shape: Shape, parameters: int) -> Iterator[float]:
         *canvas, channels = output_shape
         quarter = prod(-(-side // 4) for side in canvas)
-        half = max(1, self.feature_maps // 2)
-        yield 2.0 * (self.code_size + parameters) * self.units
-        yield 2.0 * self.units * quarter * self.feature_maps
+        half_maps, _ = self._half()
+        yield from self._quarter_flops(quarter, parameters)
         # Transposed convolutions take 16 products for each position and channel of their input.
-        yield 2.0 * quarter * 16 * self.feature_maps * half
-        yield 2.0 * 4 * quarter * 16 * half * channels
+        yield 2.0 * quarter * 16 * self.feature_maps * half_maps
+        yield 2.0 * 4 * quarter * 16 * half_maps * channels
+
+    def _quarter_flops(self, cells: int, parameters: int) -> Iterator[float]:
+        """Operations of the layers of `_quarter`, on a map of a number of cells."""
+        yield 2.0 * (self.code_size + parameters) * self.units
+        yield 2.0 * self.units * cells * self.feature_maps

@@ -18,7 +18,7 @@ from invariance.experiment import PROFILES, Band, Experiment, comparable
 from invariance.progress import duration
 from invariance.report.statistics import aggregate, least_p, permutation, pooled
 from invariance.runs.find import UNKNOWN, Run
-from invariance.tasks.columns import Column, Number, log_odds
+from invariance.tasks.columns import ROUGH, Column, Number, log_odds
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Cell:
     Attributes:
         ours: the mean over the seeds.
         uncertainty: of ours, as text.
-        published: None if there is none.
+        published: None if there is none; text if it is too rough to be compared with.
         values: (seed, value) of each run.
         band: where ours is expected to lie, if that was declared.
         finding: why it does not, see `Experiment.findings`.
@@ -224,7 +224,12 @@ class Table:
 
     def beneath(self) -> list[str]:
         """The lines below the table, in every form of it."""
-        return [*self.bands(), *self.seed_variation()]
+        return [*self.bands(), *self.seed_variation(), *self.legend()]
+
+    def legend(self) -> list[str]:
+        """What the mark of rough published numbers means, if there are any."""
+        texts = [cell.published for row in self.rows for cell in row.cells.values() if isinstance(cell.published, str)]
+        return [f"{ROUGH} read from published pictures: rough, and not compared with ours."] if texts else []
 
     def text(self) -> str:
         """For a terminal: each model has a line of our numbers, of the published ones, and of the uncertainty."""

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-# A number in a table; a pair is the lowest and highest of several.
-Number = float | tuple[float, float] | None
+# A number in a table; a pair is the lowest and highest of several. Text stands for a published number that is too rough
+# to calculate with, such as "1.56*"; it is shown as it is.
+Number = float | tuple[float, float] | str | None
+ROUGH = "*"
 
 IN, OUT, FARTHEST = "in range", "out of range", "farthest out"
 
@@ -36,18 +38,24 @@ class Column:
         return ("−" if difference < 0 else "+") + self.form(abs(difference))
 
 
-def share(value: float | None) -> str:
-    """A proportion or an error with four decimals and no leading zero; a dash for None."""
+def share(value: Number) -> str:
+    """A proportion or an error with four decimals and no leading zero, or a pair of them; a dash for None."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return "–".join(map(share, value))
     return "—" if value is None else f"{value:.4f}".removeprefix("0")
 
 
-def error(value: float | None) -> str:
+def error(value: Number) -> str:
     """As `share`, but what would be rounded to zero is not called so."""
-    return "<.0001" if value is not None and 0 < value < 5e-5 else share(value)
+    return "<.0001" if isinstance(value, float) and 0 < value < 5e-5 else share(value)
 
 
 def ratio(value: Number) -> str:
     """A ratio, or a pair of them, with two decimals; a dash for None."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, tuple):
         return "–".join(map(ratio, value))
     return "—" if value is None else f"{value:.2f}"

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from invariance import xla
 from invariance.errors import UserError, one_line
 from invariance.progress import Progress, Watch
+from invariance.ranges import Ranges
 from invariance.tasks.batches import Batches, limited, mean_squared, over_both
 from invariance.tasks.task import Evaluation, Measured
 from invariance.typing import Tensor
@@ -45,9 +46,9 @@ class Autoencoding:
     def __init__(self, model: Any, task: Generation, image_shape: tuple[int, ...]):
         self.task, self.image_shape = task, tuple(image_shape)
         transformation = task.transformation
-        self.output_shape = transformation.output_shape(self.image_shape)
+        self.output_shape = task.arguments(self.image_shape, ())[1]
         encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
-        if encoder is None or decoder is None:
+        if encoder is None or decoder is None or not task.encodes:
             # For a model without an encoder of its own, the image is the code.
             encoder, decoder = (lambda pixels, training: pixels), model
         self._decoder = decoder
@@ -55,22 +56,25 @@ class Autoencoding:
         def encode(images: Tensor) -> Tensor:
             return encoder(task.pixels(images), training=False)
 
+        # Where images are transformed for the model, by XLA, too.
+        given = task.given if task.encodes else xla.compiled(task.given)
+
         def draw(codes: Tensor, parameters: Tensor) -> Tensor:
-            return self.decode(codes, transformation.encode(parameters))
+            return self.decode(given(codes, parameters))
 
         def target(images: Tensor, parameters: Tensor) -> Tensor:
-            return transformation.apply(task.pixels(images), parameters, task.fill)
+            return task.expected(task.pixels(images), parameters)
+
+        def beside(images: Tensor, parameters: Tensor) -> Tensor:
+            return task.beside(task.pixels(images), parameters)
 
         def errors(images: Tensor, codes: Tensor, parameters: Tensor) -> Tensor:
             return mean_squared(self.draw(codes, parameters), self.target(images, parameters))
 
         def baselines(images: Tensor, parameters: Tensor, means: Tensor, rows: Tensor) -> Tensor:
             upright = task.pixels(images)
-            expected = transformation.apply(upright, parameters, task.fill)
-            repeated = ops.broadcast_to(parameters[:1], (means.shape[0], *parameters.shape[1:]))
-            mean = ops.take(transformation.apply(means, repeated, task.fill), rows, axis=0)
-            unchanged = ops.full_like(parameters, transformation.identity)
-            copied = transformation.apply(upright, unchanged, task.fill)
+            expected, copied = task.expected(upright, parameters), task.unchanged(upright, parameters)
+            mean = task.expected(ops.take(means, rows, axis=0), parameters)
             return ops.stack([mean_squared(expected, other) for other in (task.fill, mean, copied)])
 
         def compiled(function: Any, by_xla: bool) -> Any:
@@ -79,22 +83,23 @@ class Autoencoding:
         # XLA always compiles the warp. On a CPU, networks run faster on TensorFlow's own kernels.
         on_gpu = xla.on_gpu()
         self.encode, self.draw, self.errors = (compiled(each, on_gpu) for each in (encode, draw, errors))
-        self.target, self.baselines = (compiled(each, True) for each in (target, baselines))
+        self.target, self.beside, self.baselines = (compiled(each, True) for each in (target, beside, baselines))
         try:
             codes = self.encode(tf.zeros((2, *self.image_shape), tf.uint8))
-            self.decode(codes, tf.zeros((2, transformation.numbers)))
+            same = transformation.parameters(np.full(2, transformation.identity))
+            self.decode(task.given(codes, tf.constant(same, tf.float32)))
         except UserError:
             raise
         except Exception as error:  # a model may raise anything
             raise UserError(f"the model does not take images {self.image_shape} ({one_line(error)})") from error
 
-    def decode(self, codes: Tensor, encoded: Tensor) -> Tensor:
-        """Images (batch, *output_shape) float32 from codes (batch, ...) and encoded parameters (batch, numbers).
+    def decode(self, given: Any) -> Tensor:
+        """Images (batch, *output_shape) float32 from what the task gives, see `Generation.given`.
 
         Raises:
             UserError: if the model draws images of another shape.
         """
-        drawn = self._decoder([codes, encoded], training=False)
+        drawn = self._decoder(list(given) if isinstance(given, tuple) else given, training=False)
         shape = tuple(getattr(drawn, "shape", ()))
         if shape[1:] != self.output_shape:
             raise UserError(f"the model draws images {shape[1:]}, but images {self.output_shape} are needed")
@@ -128,8 +133,9 @@ class EncodedImages:
         return self._batches.join(self._codes)
 
     def _repeated(self, parameters: Any) -> tf.Tensor:
-        """The same parameters for all images of a batch."""
-        return tf.constant(np.repeat(np.asarray(parameters, "float32")[None], self._batches.size, axis=0))
+        """The parameters of all images of a batch, at one point of a grid."""
+        task = self.autoencoding.task
+        return tf.constant(task.transformation.around(parameters, Ranges(task.inside), self._batches.size))
 
     def errors(self, parameters: Any) -> np.ndarray:
         """Mean squared errors (n,) of all images, drawn with the same parameters.
@@ -161,7 +167,8 @@ class EncodedImages:
         return self._batches.join(parts).T
 
     def pairs(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Expected and drawn images, both (parameters, n, height, width, channels) in [-1, 1].
+        """Expected images (see `Generation.beside`) and drawn ones, both (parameters, n, height, width, channels) in
+        [-1, 1].
 
         Args:
             parameters: (parameters,) or (parameters, dimensions).
@@ -169,7 +176,7 @@ class EncodedImages:
         expected, drawn = [], []
         for each in parameters:
             repeated = self._repeated(each)
-            expected.append(self._batches.join(self.autoencoding.target(batch, repeated) for batch in self._batches))
+            expected.append(self._batches.join(self.autoencoding.beside(batch, repeated) for batch in self._batches))
             drawn.append(self._batches.join(self.autoencoding.draw(codes, repeated) for codes in self._codes))
         return np.stack(expected), np.stack(drawn)
 
@@ -186,7 +193,7 @@ def draw_codes(autoencoding: Autoencoding, codes: np.ndarray, parameters: np.nda
         (n, parameters, height, width, channels) in [-1, 1].
     """
     encoded = np.asarray(autoencoding.task.transformation.encode(np.asarray(parameters, "float32")))
-    drawn = autoencoding.decode(np.repeat(codes, len(encoded), axis=0), np.tile(encoded, (len(codes), 1)))
+    drawn = autoencoding.decode((np.repeat(codes, len(encoded), axis=0), np.tile(encoded, (len(codes), 1))))
     return np.asarray(drawn).reshape(len(codes), len(encoded), *drawn.shape[1:])
 
 
@@ -384,7 +391,7 @@ class MeasuredGeneration(Measured):
         expected, drawn = EncodedImages(self.autoencoding, images).pairs(transformation.parameters(points))
         yield figures.Picture(
             "pairs.png",
-            figures.pairs(expected, drawn, shown, points, task, f"{title}\nabove: expected; below: drawn"),
+            figures.pairs(expected, drawn, shown, points, task, f"{title}\nabove: {task.above}; below: drawn"),
             greys=True,
         )
         one = shown.index(digit) if digit in shown else 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import UserError
 from invariance.progress import Progress
-from invariance.ranges import contains
-from invariance.tasks.columns import IN, OUT, Column, error, ratio
+from invariance.ranges import centred, contains, length
+from invariance.tasks.columns import IN, OUT, Column, Number, error, ratio, share
 from invariance.tasks.task import Evaluation, Measured, Task
 
 if TYPE_CHECKING:
@@ -32,14 +32,26 @@ class Generation(Task):
     told = "K2: the parameter as a number"
     logarithmic = True
     fill = -1.0
+    # Whether images can be encoded once and drawn at every parameter.
+    encodes: ClassVar[bool] = True
+    # What figures show above, or beside, the drawn images: see `beside`.
+    above: ClassVar[str] = "expected"
 
     def points(self, spacing: float | None) -> np.ndarray:
-        """The grid and the transformation's unblurred points, see `Task.points`."""
+        """The grid, the transformation's unblurred points, and single values of the averages' ranges."""
         import numpy as np
 
-        points = np.union1d(super().points(spacing), self.transformation.unblurred)
+        single = [
+            low for low, high in centred((*self.inside, *self.outside), self.transformation.period) if low == high
+        ]
+        points = np.union1d(super().points(spacing), [*self.transformation.unblurred, *single])
         self.averaged(points)
         return points
+
+    @property
+    def discrete(self) -> bool:
+        """Whether training draws single values of the parameter only, so that there is something between them."""
+        return not any(map(length, self.ranges.all))
 
     @property
     def usual_spacing(self) -> float | None:
@@ -49,7 +61,8 @@ class Generation(Task):
         """The points that each average includes: {"mse_in", "mse_out": (points,) booleans}.
 
         Unblurred points are in neither. Both ends of the ranges are included, unless values are whole: an interval of
-        `inside` then contains those that are drawn from it. No point is in both averages.
+        `inside` then contains those that are drawn from it. No point is in both averages. A `discrete` task also has
+        "mse_between", of all points at which no class was trained.
 
         Raises:
             ValueError: if one of the averages includes no point.
@@ -61,6 +74,9 @@ class Generation(Task):
         inside = contains(self.inside, points, kind.period, closed=not kind.whole)
         outside = contains(self.outside, points, kind.period, closed=True) & ~inside
         chosen = {"mse_in": inside & blurred, "mse_out": outside & blurred}
+        if self.discrete:
+            trained = [contains(pairs, points, kind.period) for pairs in (*self.ranges.all, self.inside, self.outside)]
+            chosen["mse_between"] = blurred & ~np.any(trained, axis=0)
         for name, mask in chosen.items():
             if not mask.any():
                 raise ValueError(
@@ -82,10 +98,27 @@ class Generation(Task):
         def prepare(images: Any, labels: Any, draws: Any) -> tuple:
             upright = self.pixels(images)
             parameters = self.transformation.draw(self.drawn, seed, draws, labels)
-            encoded = self.transformation.encode(parameters)
-            return (upright, encoded), self.transformation.apply(upright, parameters, self.fill)
+            return self.given(upright, parameters), self.expected(upright, parameters)
 
         return prepare
+
+    def given(self, upright: Any, parameters: Any) -> Any:
+        """What a model is given, to draw images (batch, ...), or their codes, at parameters (batch, ...)."""
+        return upright, self.transformation.encode(parameters)
+
+    def expected(self, upright: Any, parameters: Any) -> Any:
+        """What it is to draw, (batch, *output_shape) in [-1, 1], of images in [-1, 1]."""
+        return self.transformation.apply(upright, parameters, self.fill)
+
+    def unchanged(self, upright: Any, parameters: Any) -> Any:
+        """The image that it is given, on the canvas: what it would draw if it changed nothing."""
+        from keras import ops
+
+        return self.transformation.apply(upright, ops.full_like(parameters, self.transformation.identity), self.fill)
+
+    def beside(self, upright: Any, parameters: Any) -> Any:
+        """The images that figures show with the drawn ones."""
+        return self.expected(upright, parameters)
 
     def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
         """The upright image on the canvas, and its drawing; see `Task.pairs`."""
@@ -143,17 +176,24 @@ class Generation(Task):
         return draw.measure(self, model, data, classes, evaluation, progress)
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
-        """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes."""
+        """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes.
+
+        For tasks with single values, also the lowest and highest error of a class between them.
+        """
         digits = [str(label) for label in labels]
 
         def reader(key: str, digit: str) -> Callable[[Mapping], Any]:
             return lambda values: (values.get(key) or {}).get(digit)
 
-        def others(values: Mapping) -> tuple[float, float] | None:
-            if "ratio_others" in values:
-                return tuple(values["ratio_others"])
+        def others(values: Mapping) -> Number:
+            if known := values.get("ratio_others"):
+                return known if isinstance(known, str) else tuple(known)
             rest = [value for digit, value in (values.get("ratio") or {}).items() if digit not in digits]
             return (min(rest), max(rest)) if rest else None
+
+        def between(values: Mapping) -> Number:
+            known = values.get("mse_between")
+            return known if known is None or isinstance(known, str) else (min(known.values()), max(known.values()))
 
         kinds = (("mse_in", "in", error, IN), ("mse_out", "out", error, OUT), ("ratio", "out/in", ratio, ""))
         own = [
@@ -161,7 +201,11 @@ class Generation(Task):
             for digit in digits
             for key, title, form, place in kinds
         ]
-        return (*own, Column("ratio_others", "others out/in", others, ratio))
+        return (
+            *own,
+            Column("ratio_others", "others out/in", others, ratio),
+            Column("mse_between", "all between", between, share),
+        )
 
     def remarks(self, metrics: Mapping) -> list[str]:
         number = sum((metrics.get("images") or {}).values())
@@ -194,6 +238,6 @@ class Generation(Task):
     def pictures(self) -> Mapping[str, str]:
         return {
             "error_by_parameter.png": f"Error of drawn images by {self.transformation.parameter}, one line per class",
-            "pairs.png": "Expected and drawn images",
+            "pairs.png": f"{self.above.capitalize()} and drawn images",
             "map.png": "Error over both parameters",
         }

@@ -220,7 +220,7 @@ class Task:
 
     def title(self) -> str:
         """The task in one line."""
-        text = f"{self.name.capitalize()} under {self.transformation.name}"
+        text = f"{self.name.capitalize()} under {self.transformation.name}".replace("_", " ")
         if self.training:
             ranges = dict.fromkeys(map(self.transformation.describe, self.training.all))
             text += f" (control: every class shown {join(ranges)} in training)"
@@ -368,7 +368,8 @@ def task_from_json(value: Mapping) -> Task:
         KeyError, TypeError, ValueError, AttributeError: if the description is incomplete or malformed.
     """
     name, _, by = value["kind"].partition("_by_")
-    known = {kind.name: kind for kind in Task.__subclasses__()}
+    kinds = [*Task.__subclasses__(), *(own for kind in Task.__subclasses__() for own in kind.__subclasses__())]
+    known = {kind.name: kind for kind in kinds}
     if name not in known:
         raise ValueError(f"unknown task {name!r}; known are {', '.join(known)}")
     rest = {key: item for key, item in value.items() if key != "kind"}

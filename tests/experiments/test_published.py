@@ -5,29 +5,33 @@ import re
 import numpy as np
 import pytest
 
-from experiments import generation_rotation, generation_shift, recognition_rotation
-from experiments.article import published
+from experiments import generation_rotation, generation_shift, recognition_rotation, rotation_compensation
+from experiments.article import published, repository_claims
 from experiments.article.claims import CLAIMS
 from invariance.experiment import PROFILES
 from invariance.ranges import contains
 from invariance.report.claims import CONTRADICTED, REPRODUCED, UNTESTED, judge
 from invariance.runs.find import Run
 from invariance.runs.folder import RunFolder
+from invariance.tasks.columns import ROUGH
 
 MODULES = (recognition_rotation, generation_rotation, generation_shift)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
 GENERATION = [EXPERIMENTS["generation_rotation"], EXPERIMENTS["generation_shift"]]
-ROWS = [pytest.param(each, model, id=model) for each in GENERATION for model in each.published]
+PICTURES = {**published.GENERATION_ROTATION_PICTURES, **published.ROTATION_COMPENSATION_PICTURES}
+ROWS = [pytest.param(each, model, id=model) for each in GENERATION for model in each.published if model not in PICTURES]
 CURVES = [pytest.param(each, model, id=model) for each in GENERATION for model in each.published_curves]
 
 
 def test_the_experiments_show_these_numbers():
     recognition, rotation, shift = EXPERIMENTS.values()
     assert recognition.published is published.RECOGNITION_ROTATION
-    assert rotation.published is published.GENERATION_ROTATION and shift.published is published.GENERATION_SHIFT
+    assert rotation.published == {**published.GENERATION_ROTATION, **published.GENERATION_ROTATION_PICTURES}
+    assert shift.published is published.GENERATION_SHIFT
+    assert rotation_compensation.EXPERIMENT.published is published.ROTATION_COMPENSATION_PICTURES
     assert rotation.published_curves is published.GENERATION_ROTATION_CURVES
     assert shift.published_curves is published.GENERATION_SHIFT_CURVES
-    assert len(ROWS) == 6 and len(CURVES) == 3
+    assert len(ROWS) == 14 and len(CURVES) == 3
     assert {each.published_on for each in EXPERIMENTS.values()} == {"mnist"}
 
 
@@ -46,13 +50,20 @@ def test_autoencoders_have_their_published_size_from_standard_on(experiment):
         assert entry.model_for("standard") == entry.model_for("paper") == entry.model
 
 
+def test_numbers_read_from_pictures_are_marked_texts():
+    def numbers(value):
+        return [each for item in value.values() for each in numbers(item)] if isinstance(value, dict) else [value]
+
+    assert all(isinstance(each, str) and each.endswith(ROUGH) for each in numbers(PICTURES))
+
+
 @pytest.mark.parametrize("experiment, model", ROWS)
 def test_ratios_are_quotients_of_errors(experiment, model):
     values = experiment.published[model]
     assert set(values) == {"mse_in", "mse_out", "ratio", "ratio_others"}
     for digit in (4, 9):
         inside, outside, ratio = (values[name][digit] for name in ("mse_in", "mse_out", "ratio"))
-        assert 0 < inside < outside < 1
+        assert 0 < inside < 1 and 0 < outside < 1
         # Two significant digits of a ratio, 1 in 40, and errors of .0053 to half of .0001: 2 % at the worst.
         assert outside / inside == pytest.approx(ratio, rel=0.02)
     assert all(set(values[name]) == {4, 9} for name in ("mse_in", "mse_out", "ratio"))
@@ -61,7 +72,13 @@ def test_ratios_are_quotients_of_errors(experiment, model):
     four, nine = values["ratio"][4], values["ratio"][9]
     if model.endswith(("halfplane", "central")):
         # Parameters that no digit was shown at: all are drawn badly.
-        assert min(four, nine, low) > 5
+        assert min(four, nine, low) > 3.5
+    elif model.endswith("single"):
+        # But for one angle, no range was shown.
+        assert min(four, nine) > 0.7 and max(four, nine) < 1.25
+    elif model == "gencaps_shift":
+        # A yes: no worse than the others.
+        assert low <= min(four, nine) and max(four, nine) <= high
     else:
         # 4 is worse than 9, 9 worse than all digits that were shown everywhere.
         assert four > nine > high
@@ -110,6 +127,8 @@ def published_runs():
         yield run(model, "recognition_rotation", **values, **more)
     for experiment in GENERATION:
         for model, values in experiment.published.items():
+            if model in PICTURES:
+                continue
             low, high = values["ratio_others"]
             restricted = {str(digit): value for digit, value in values["ratio"].items()}
             ratio = {str(digit): low if digit % 2 else high for digit in range(10)} | restricted
@@ -127,10 +146,30 @@ def test_the_published_numbers_support_the_articles_claims():
     assert all(each.numbers for name, each in verdicts.items() if name != "G4")
 
 
+def test_the_published_numbers_support_what_we_read_from_the_repository():
+    # Of second-order networks there are pictures only.
+    claims = [claim for claim in repository_claims.CLAIMS if not set(claim.models) & set(PICTURES)]
+    verdicts = judge(claims, published_runs())
+    assert {each.claim.name: each.verdict for each in verdicts} == dict.fromkeys(("H1", "H3"), REPRODUCED)
+    # They could have been otherwise: the article's autoencoder does not transfer shifts, gencaps_shift does.
+    swapped = [
+        run("gencaps_shift", "generation_shift", ratio=each.metrics["ratio"])
+        for each in published_runs()
+        if each.metrics["model"] == "ae_shift"
+    ] + [
+        run(model, "generation_rotation", ratio=each.metrics["ratio"])
+        for each in published_runs()
+        if each.metrics["model"] == "gencaps_shift"
+        for model in ("gencaps_digits_rotation", "gencaps_address_rotation")
+    ]
+    assert {each.verdict for each in judge(claims, swapped)} == {CONTRADICTED}
+
+
 def test_claims_are_about_models_that_exist():
     assert [claim.name for claim in CLAIMS] == ["R1", "R2", "R3", "R4", "R5", "R6", "G1", "G2", "G3", "G4", "S1", "S2"]
-    for claim in CLAIMS:
-        assert set(claim.models) <= set(EXPERIMENTS[claim.experiment].models), claim.name
+    experiments = {**EXPERIMENTS, "rotation_compensation": rotation_compensation.EXPERIMENT}
+    for claim in (*CLAIMS, *repository_claims.CLAIMS):
+        assert set(claim.models) <= set(experiments[claim.experiment].models), claim.name
         assert claim.criterion and claim.text.endswith(".")
 
 

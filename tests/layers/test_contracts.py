@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from invariance.layers.address_capsules import AddressCapsules
 from invariance.layers.capsules import Length, Mask, PrimaryCapsules, RoutedCapsules
 from invariance.layers.fourier_conv2d import FourierConv2D
 from invariance.layers.fused_batch_normalization import FusedBatchNormalization
 from invariance.layers.large_dense import LargeDense
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.place_capsules import PlaceCapsules
+from invariance.layers.second_order_dense import SecondOrderDense
 from invariance.routing.em import Form
 from tests.helpers import assert_reached, noise
 
@@ -89,6 +92,24 @@ CASES = [
         refused=[(3, 3, 5, 16)],
         message=POSES,
     ),
+    Case(
+        PlaceCapsules,
+        {"height": 3, "width": 5},
+        [(6, 2), (6, 4)],
+        [(3, 5, 4)],
+        positive=("height", "width"),
+        refused=[(6,), (6, 3), (5, 2), (None, 2)],
+        message="positions (batch, capsules, 2) and features (batch, capsules, maps)",
+    ),
+    Case(
+        AddressCapsules,
+        {"cells": 7, "initializer": keras.initializers.RandomNormal(seed=3)},
+        [(6, 2), (6,)],
+        [(7,)],
+        positive=("cells",),
+        refused=[(6,), (5, 2), (None, 2), (6, None), (6, 2, 1)],
+        message="queries (batch, capsules, dimension) and activations (batch, capsules)",
+    ),
     Case(FusedBatchNormalization, {"momentum": 0.7, "epsilon": 1e-2}, [(5, 4, 3)], [(5, 4, 3)], float32=False),
     Case(LargeDense, {"units": 5, "activation": "tanh", "use_bias": False}, [(7,)], [(5,)], float32=False),
     Case(
@@ -97,6 +118,15 @@ CASES = [
         [(10, 9, 32)],
         [(3, 3, 32)],
         float32=False,
+    ),
+    Case(
+        SecondOrderDense,
+        {"units": 3, "hidden": 4, "shared": True},
+        [(5,), (2,)],
+        [(3,)],
+        positive=("units",),
+        refused=[(None,), (5, 2)],
+        message="values (batch, in) and controls (batch, numbers)",
     ),
 ]
 EVERY_LAYER = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind.__name__)

@@ -14,13 +14,18 @@ from keras import layers, ops
 
 from invariance.errors import Interrupted
 from invariance.experiment import Budget
+from invariance.layers.address_capsules import AddressCapsules
 from invariance.layers.capsules import PrimaryCapsules, RoutedCapsules
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.place_capsules import PlaceCapsules
+from invariance.models.addressing_autoencoder import AddressingAutoencoder
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
+from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
 from invariance.models.cnn import CNN, Convolution
 from invariance.models.declaration import Declaration
 from invariance.models.matrix_capsnet import MatrixCapsNet
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from invariance.models.regularisers import REGULARISERS
 from invariance.runs import checkpoint, training
 from invariance.runs.folder import RunFolder
@@ -34,6 +39,12 @@ MATRIX = MatrixCapsNet(16, primary=4, capsules=(4, 4), moving_average_decay=0.8,
 AUTOENCODER = Autoencoder(
     4, code_size=3, filters=(4, 8), units=16, critic=(16, 16), critic_updates=2, initial_accumulator=0.0
 )
+SMALL = {"filters": (4, 8), "units": 16, "initial_accumulator": 0.0}
+PLACING = PlacingAutoencoder(4, code_size=3, capsules=9, decoder_units=16, half_maps=4, slope=0.1, **SMALL)
+CLASS_PLACING = ClassPlacingAutoencoder(
+    4, code_size=5, classes=2, capsules=9, dimension=3, capsule_units=8, half_maps=4, **SMALL
+)
+ADDRESSING = AddressingAutoencoder(4, code_size=3, capsules=9, dimension=3, **SMALL)
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,9 @@ FAMILIES = {
         MATRIX, 60, 1e-2, 0.8, {"classification_loss": 0.25 * 9 * 0.9**2}, ("reconstruction_error", 0.7)
     ),
     "autoencoder": Family(AUTOENCODER, 60, 1e-2, error=("loss", 0.5)),
+    "placing": Family(PLACING, 60, 1e-2, error=("loss", 0.5)),
+    "class placing": Family(CLASS_PLACING, 60, 1e-2, error=("loss", 0.5)),
+    "addressing": Family(ADDRESSING, 60, 1e-2, error=("loss", 0.5)),
     **{each: Family(replace(AUTOENCODER, regulariser=each), 60, 1e-2, error=("loss", 0.5)) for each in REGULARISERS},
 }
 
@@ -134,6 +148,11 @@ BUILDS = [
     (AUTOENCODER, ((28, 28, 1), (30, 27, 1), 2)),
     (AUTOENCODER, ((9, 14, 3), (13, 5, 2), 4)),
     (replace(AUTOENCODER, feature_maps=1), ((4, 4, 1), (1, 2, 1), 1)),
+    (PLACING, ((28, 28, 1), (30, 27, 1), 2)),
+    (replace(PLACING, capsules=1, slope=0.0, placed=False), ((9, 14, 3), (3, 2, 2), 4)),
+    (CLASS_PLACING, ((28, 28, 1), (30, 27, 1), 2)),
+    (replace(CLASS_PLACING, capsules=1), ((9, 14, 3), (3, 2, 2), 4)),
+    (ADDRESSING, ((28, 28, 1), (30, 27, 1), 2)),
 ]
 
 
@@ -150,6 +169,11 @@ PRODUCTS = {
     layers.Dense: lambda layer: size(layer.kernel),
     layers.Conv2D: lambda layer: positions(layer.output) * size(layer.kernel),
     layers.Conv2DTranspose: lambda layer: positions(layer.input) * size(layer.kernel),
+    # Each capsule has its own kernel.
+    layers.EinsumDense: lambda layer: size(layer.kernel),
+    layers.Dot: lambda layer: size(layer.input[0][0]),
+    PlaceCapsules: lambda layer: positions(layer.output) * size(layer.input[1][0]),
+    AddressCapsules: lambda layer: layer.input[1].shape[1] * (size(layer.kernel) + layer.cells),
     PrimaryCapsules: lambda layer: layer.output.shape[1] // layer.channels * size(layer.convolution.kernel),
     RoutedCapsules: lambda layer: size(layer.kernel),
     PrimaryMatrixCapsules: lambda layer: positions(layer.input) * sum(map(size, layer.weights[::2])),
@@ -160,7 +184,7 @@ PRODUCTS = {
 
 
 def flops_of(part):
-    """Floating-point operations of a built network's layers with weights, in order."""
+    """Floating-point operations of a built network's layers, in order."""
     return [2.0 * count(layer) for layer in part.layers for kind, count in PRODUCTS.items() if isinstance(layer, kind)]
 
 
@@ -206,6 +230,12 @@ def test_builds_for_any_image_and_knows_its_cost(declaration, arguments):
         *((CAPSNET, each) for each in ("dimension", "iterations")),
         *((MATRIX, each) for each in ("filters", "primary", "iterations", "margin_steps")),
         *((AUTOENCODER, each) for each in ("feature_maps", "code_size", "units", "critic_updates")),
+        *((PLACING, each) for each in ("feature_maps", "capsules", "decoder_units", "half_maps")),
+        *(
+            (CLASS_PLACING, each)
+            for each in ("units", "classes", "capsules", "dimension", "capsule_units", "half_maps")
+        ),
+        *((ADDRESSING, each) for each in ("feature_maps", "capsules", "dimension")),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experiments.generation_rotation import EXPERIMENT as ROTATION
 from experiments.generation_rotation import MODELS as DRAWING
+from experiments.generation_shift import EXPERIMENT as SHIFT
 from experiments.recognition_rotation import MODELS
 from invariance.experiment import PROFILES
+from invariance.layers.address_capsules import AddressCapsules
 from invariance.layers.capsules import Length, PrimaryCapsules, RoutedCapsules
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.place_capsules import PlaceCapsules
 from invariance.losses import DoubleSoftmaxCrossentropy, MarginLoss, SpreadLoss
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
@@ -36,6 +40,10 @@ DESCRIBED = {
     layers.Softmax: (),
     layers.Concatenate: (),
     layers.Reshape: ("target_shape",),
+    layers.EinsumDense: ("equation", "partial_output_shape", "activation", "bias_axes"),
+    layers.Dot: ("axes",),
+    PlaceCapsules: ("height", "width"),
+    AddressCapsules: ("cells",),
     PrimaryCapsules: ("channels", "dimension", "kernel_size", "strides"),
     RoutedCapsules: ("capsules", "dimension", "iterations"),
     Length: (),
@@ -251,3 +259,82 @@ def test_autoencoder():
     for optimizer in optimisers:
         assert type(optimizer) is RMSProp and float(optimizer.learning_rate) == pytest.approx(1e-3)
         assert (optimizer.rho, optimizer.epsilon, optimizer.initial_accumulator) == (0.9, 1e-10, 1.0)
+
+
+# The repository's generative capsules
+
+# Name -> canvas, code size, dense layer and maps of those that place; the first transposed convolution's filters, its
+# activation, what follows.
+GENCAPS = {
+    "gencaps_shift": (68, 10, {"units": 1024, "maps": 32}, 16, "linear", [LEAKY]),
+    "gencaps_rotation_halfplane": (28, 10, {"units": 128, "maps": 32}, 32, "relu", []),
+    "gencaps_rotation_single": (28, 20, {"units": 1024, "maps": 128}, 64, "relu", []),
+    "gencaps_digits_shift": (68, 20, None, 32, "relu", []),
+    "gencaps_digits_rotation": (28, 20, None, 32, "relu", []),
+    "gencaps_digits_rotation_single": (28, 20, None, 32, "relu", []),
+    "gencaps_address_rotation": (28, 10, None, 64, "relu", []),
+}
+
+
+def test_all_seven_capsule_decoders_are_there():
+    found = {name for each in (ROTATION, SHIFT) for name in each.models if name.startswith("gencaps")}
+    assert (
+        found
+        == set(GENCAPS)
+        == {name for each in (ROTATION, SHIFT) for name in each.published if name.startswith("gencaps")}
+    )
+
+
+@pytest.mark.parametrize("name", GENCAPS)
+def test_capsule_decoders(name):
+    side, code, placing, half, activation, after = GENCAPS[name]
+    experiment = SHIFT if side == 68 else ROTATION
+    model = experiment.models[name].model(MNIST, (side, side, 1), 2)
+    plain = Autoencoder(code_size=code)(MNIST, MNIST, 2)
+    # The encoder, the loss and the optimiser are the autoencoder's.
+    assert described(model.encoder) == described(plain.encoder) and type(model) is type(plain)
+    ours, theirs = ({**each.optimizer.get_config(), "name": ""} for each in (model, plain))
+    assert ours == theirs and type(model.loss) is type(plain.loss)
+    cells, told = side // 4, code + 2
+    if placing:
+        units, maps = placing["units"], placing["maps"]
+        first = [
+            *("Concatenate", dense(units, "relu"), dense(128 * 2), dense(128 * maps, "sigmoid")),
+            *("Reshape 128x2", f"Reshape 128x{maps}", f"PlaceCapsules {cells} {cells}"),
+        ]
+        weights = size(told, units) + size(units, 128 * 2) + size(units, 128 * maps)
+    elif "digits" in name:
+        # The first 10 numbers of the code are the class; the others and the parameters, linearly, 20 x 10 for each.
+        maps, own = 32, "EinsumDense bci,cio->bco 20x{} {} co"
+        first = [
+            *("Concatenate", dense(20 * 10 * 10), "Reshape 200x10", "Softmax", "Dot 2x1", "Reshape 20x10"),
+            *(own.format(*each) for each in ((128, "relu"), (128, "relu"), (2, "linear"), (32, "sigmoid"))),
+            f"PlaceCapsules {cells} {cells}",
+        ]
+        weights = size(12, 2000) + 20 * (2 * size(10, 128) + size(128, 2) + size(128, 32))
+    else:
+        maps = 128
+        first = [
+            *("Concatenate", dense(1024, "relu"), dense(128 * 4, "relu"), "Reshape 128x4", dense(128, "relu")),
+            *("AddressCapsules 6272", "Reshape 7x7x128"),
+        ]
+        weights = size(12, 1024) + size(1024, 512) + size(1024, 128) + 4 * 6272
+    drawing = [
+        *(f"Conv2DTranspose {half} 4x4 2x2 same {activation} True", *after),
+        *("Conv2DTranspose 1 4x4 2x2 same linear True", "Activation tanh"),
+    ]
+    found = [line for line in described(model.decoder) if not line.startswith("GetItem")]
+    # Keras orders layers by depth: those of two branches in either order.
+    assert found[-len(drawing) :] == drawing and sorted(found[: -len(drawing)]) == sorted(first)
+    assert model.decoder.count_params() == weights + size(4, 4, maps, half) + size(4, 4, half, 1)
+
+
+@pytest.mark.parametrize("name", GENCAPS)
+def test_budgets_of_the_capsule_decoders(name):
+    # The original: 100,000 iterations of 128 images, as for its autoencoders.
+    entry = (SHIFT if GENCAPS[name][0] == 68 else ROTATION).models[name]
+    paper = entry.budgets["paper"]
+    assert (paper.steps, paper.batch_size, paper.schedule()) == (100_000, 128, 1e-3)
+    assert entry.model_for("standard") == entry.model_for("paper") == entry.model and entry.departures("paper") == []
+    # Users are told that quick runs are shorter.
+    assert "steps" in "; ".join(entry.departures("quick"))

@@ -73,6 +73,23 @@ def test_text_and_markdown(tmp_path):
     ]
 
 
+def test_rough_published_numbers_are_marked_and_compared_with_nothing(tmp_path):
+    folder = store(tmp_path, "address_rotation", (0.02, 0.06), (0.025, 0.05))
+    (folder / "config.json").write_text(json.dumps({"protocol": ROTATION.task_of("address_rotation").to_json()}))
+    [table] = tables(tmp_path)
+    table = replace(table, profile="standard")
+    [row] = table.rows
+    assert table.compared and row.cells["ratio_4"].published == "1.56*"
+    # Ours, 3.00, would lie outside the band around 1.56.
+    assert row.cells["ratio_4"].band and row.cells["ratio_4"].inside is None and not row.cells["ratio_4"].outside
+    assert all(cell.difference is None for cell in row.cells.values()) and table.bands() == []
+    for text in (table.text(), table.markdown()):
+        assert "1.56*" in text and ".99–1.18*" in text
+        assert "* read from published pictures: rough, and not compared with ours." in text
+    store(tmp_path / "other", "ae_rotation", (0.02, 0.06), (0.025, 0.05))
+    assert tables(tmp_path / "other")[0].legend() == []
+
+
 @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "mine"])
 def test_other_data_are_not_compared_with_published_numbers(tmp_path, dataset):
     store(tmp_path, "ae_rotation", (0.02, 0.06), (0.025, 0.05), dataset=dataset)

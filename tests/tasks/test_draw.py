@@ -378,7 +378,7 @@ def test_measured(eager, name):
     others = sorted([metrics["ratio"]["2"], metrics["ratio"]["9"]])
     assert found.summary() == f"4: out/in {metrics['ratio']['4']:.2f}; others {others[0]:.2f} to {others[1]:.2f}"
     read = [column.read(metrics) for column in task.columns((4,))]
-    assert read == [metrics[key]["4"] for key in ("mse_in", "mse_out", "ratio")] + [tuple(others)]
+    assert read == [metrics[key]["4"] for key in ("mse_in", "mse_out", "ratio")] + [tuple(others), None]
 
 
 @pytest.mark.parametrize("size", [3, 1])
@@ -476,5 +476,5 @@ def test_nothing_out_of_range(eager):
     low, *_, high = sorted(found.metrics["ratio"].values())
     assert found.summary() == f"all classes: out/in {low:.2f} to {high:.2f}"
     assert len(found.lines()) == 4 and "restricted" not in str(found)
-    [column] = task.columns(())
+    column, _ = task.columns(())
     assert column.read(found.metrics) == (low, high)

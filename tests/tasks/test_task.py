@@ -311,14 +311,18 @@ def test_summary_of_generation():
 
 def test_columns_of_generation():
     columns = DRAWN.columns([4])
-    assert [column.title for column in columns] == ["4 in", "4 out", "4 out/in", "others out/in"]
-    assert [column.key for column in columns] == ["mse_in_4", "mse_out_4", "ratio_4", "ratio_others"]
+    assert [column.title for column in columns] == ["4 in", "4 out", "4 out/in", "others out/in", "all between"]
+    assert [column.key for column in columns] == ["mse_in_4", "mse_out_4", "ratio_4", "ratio_others", "mse_between"]
     metrics = {"mse_in": {"4": 0.02}, "mse_out": {"4": 0.08}, "ratio": {"2": 1.125, "4": 4.0, "9": 2.0}}
+    metrics["mse_between"] = {"2": 0.5, "4": 0.125, "9": 0.25}
     texts = [column.form(column.read(metrics)) for column in columns]
-    assert texts == [".0200", ".0800", "4.00", "1.12–2.00"]
+    assert texts == [".0200", ".0800", "4.00", "1.12–2.00", ".1250–.5000"]
     # Published tables give the range of the others; numbers that are missing are dashes.
-    assert columns[-1].read({"ratio_others": [1.04, 1.32]}) == (1.04, 1.32)
-    assert [column.form(column.read({})) for column in columns] == ["—"] * 4
+    assert columns[-2].read({"ratio_others": [1.04, 1.32]}) == (1.04, 1.32)
+    assert [column.form(column.read({})) for column in columns] == ["—"] * 5
+    # Numbers that are too rough to calculate with are shown as they are.
+    rough = {"mse_in": {"4": "≤ .1*"}, "ratio": {"4": "6*"}, "ratio_others": "1–2*", "mse_between": ".1*"}
+    assert [column.form(column.read(rough)) for column in columns] == ["≤ .1*", "—", "6*", "1–2*", ".1*"]
 
 
 @every_task
@@ -361,6 +365,33 @@ def test_points_of_generation():
     near = Generation(Shift(), Ranges(((-3, 4),)), inside=((-2, 2),), outside=((-8, -5), (5, 6)))
     np.testing.assert_array_equal(near.points(1), np.arange(-8, 6))
     assert (DRAWN.usual_spacing, ROTATED.usual_spacing) == (None, 5.0)
+
+
+def test_single_values_are_measured_and_what_lies_between():
+    task = generation_rotation.DISCRETE
+    assert task.discrete and not DRAWN.discrete and not generation_rotation.MODELS["ae_rotation_single"].task.discrete
+    assert task.title() == "Generation under rotation: classes 4 and 9 shown at -45, -36, ..., 36 degrees only"
+    for spacing in (9, None):
+        points = task.points(spacing)
+        assert set(range(-180, 180, 36)) <= set(points.tolist())
+        chosen = {name: points[mask].tolist() for name, mask in task.averaged(points).items()}
+        # Without the unblurred 0 and 180.
+        assert (chosen["mse_in"], chosen["mse_out"]) == ([-36, 36], [-144, -108, -72, 72, 108, 144])
+        # Neither where the free digits are trained, nor where 4 and 9 are.
+        shown = {*range(-180, 180, 36), *range(-45, 45, 9), *Rotation.unblurred}
+        assert chosen["mse_between"] == [point for point in points.tolist() if point not in shown]
+        assert len(chosen["mse_between"]) > 30
+    # What training draws, and nothing else, equally often.
+    draws, labels = np.arange(4000), np.resize([2, 4], 4000)
+    drawn = np.asarray(task.transformation.draw(task.ranges, 0, draws, labels))
+    for label, first, step in ((2, -180, 36), (4, -45, 9)):
+        values, counts = np.unique(drawn[labels == label], return_counts=True)
+        assert values.tolist() == [first + step * number for number in range(10)]
+        # 200 of each, give or take 14: five standard deviations.
+        assert np.abs(counts - 200).max() < 70
+    # Values at the period's end are those at its beginning.
+    turned = replace(task, outside=((72, 72), (180, 180)))
+    assert turned.points(90).tolist() == [-180, -135, -90, -45, -36, 0, 36, 45, 72, 90, 135]
 
 
 def test_finest_grids_are_the_published_ones():

@@ -154,8 +154,8 @@ class Classifier:
             parameters: (n,) or (n, dimensions), one for each image.
 
         Returns:
-            The indices (n,) of the outputs with the highest scores, and the reconstructions' mean squared errors (n,),
-            of pixels in [0, 1], or None.
+            The indices (n,) of the outputs with the highest scores (of `OrbitClassifier`: (n, poolings)), and the
+            reconstructions' mean squared errors (n,), of pixels in [0, 1], or None.
 
         Raises:
             UserError: if scores are not finite.
@@ -166,7 +166,8 @@ class Classifier:
         ]
         outputs = batches.join(answer for answer, _ in parts)
         if outputs.min() < 0:
-            raise UserError(f"the model's scores for {int((outputs < 0).sum())} images are not finite")
+            count = (outputs < 0).reshape(len(outputs), -1).any(axis=-1).sum()
+            raise UserError(f"the model's scores for {count} images are not finite")
         return outputs, None if parts[0][1] is None else batches.join(error for _, error in parts)
 
     def reconstruct(self, images: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -282,41 +283,16 @@ def redraws(
     Raises:
         UserError: see `predict`; also if ``upright_last`` exceeds the number of images.
     """
-    task, number = classifier.task, evaluation.redraws
-    rows = _rows(len(images), labels, classes)
-    restricted = int(np.isin(labels, list(task.restricted)).sum())
+    number = evaluation.redraws
+    restricted = int(np.isin(labels, list(classifier.task.restricted)).sum())
     if not 0 <= evaluation.upright_last <= restricted:
         raise UserError(
             f"--upright-last must be between 0 and {restricted}, the number of images of restricted classes; received "
             f"{evaluation.upright_last}"
         )
-    progress = progress or Progress("redraws", quiet=True)
-    averages = {key: each.average(task, classes) for key, each in METRICS.items()}
-    chosen: dict[str, tuple[Average, np.ndarray, Batches, Ranges]] = {}
-    for key, average in averages.items():
-        mask = np.isin(labels, list(average.ranges))
-        if mask.any() and all(average.ranges.values()):
-            ranges = Ranges(next(iter(average.ranges.values())), average.ranges)
-            chosen[key] = average, mask, classifier.batches(images[mask]), ranges
     shares: dict[str, list[float]] = {key: [] for key in METRICS}
-    watch = Watch(number)
-    for draw in range(number):
-        for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
-            positions = (draw * _METRICS_PER_DRAWING + which) * len(labels) + np.flatnonzero(mask)
-            parameters = np.array(
-                task.transformation.draw(
-                    ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
-                )
-            )
-            if evaluation.upright_last and set(average.ranges) == set(task.restricted):
-                parameters[-evaluation.upright_last :] = task.transformation.identity
-            predicted, _ = classifier.answers(batches, parameters)
-            hit = predicted == rows[mask]
-            if average.answers is not None:
-                hit = np.isin(predicted, np.searchsorted(classes, average.answers))
-            shares[key].append(float(np.mean(hit)))
-        if progress.due():
-            progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
+    for key, hit in drawn_hits(classifier, images, labels, classes, evaluation, number, progress):
+        shares[key].append(float(np.mean(hit)))
     return {
         key: {
             "mean": float(np.mean(values)),
@@ -327,6 +303,58 @@ def redraws(
         else None
         for key, values in shares.items()
     }
+
+
+def drawn_hits(
+    classifier: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    evaluation: Evaluation,
+    number: int,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Draws random parameters for the images of each metric, repeatedly, and finds what the classifier answers.
+
+    Args:
+        classifier, images, labels, classes, evaluation, progress: as for `redraws`.
+        number: of drawings.
+
+    Yields:
+        The key of each metric that can be measured, and which answers are hits: (images,), or (poolings, images) if
+        the classifier has several answers to each image.
+    """
+    task = classifier.task
+    rows = _rows(len(images), labels, classes)
+    progress = progress or Progress("drawings", quiet=True)
+    averages = {key: each.average(task, classes) for key, each in METRICS.items()}
+    chosen: dict[str, tuple[Average, np.ndarray, Batches, Ranges]] = {}
+    for key, average in averages.items():
+        mask = np.isin(labels, list(average.ranges))
+        if mask.any() and all(average.ranges.values()):
+            ranges = Ranges(next(iter(average.ranges.values())), average.ranges)
+            chosen[key] = average, mask, classifier.batches(images[mask]), ranges
+    watch = Watch(number * len(chosen))
+    for draw in range(number):
+        for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
+            positions = (draw * _METRICS_PER_DRAWING + which) * len(labels) + np.flatnonzero(mask)
+            parameters = np.array(
+                task.transformation.draw(
+                    ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
+                )
+            )
+            if evaluation.upright_last and set(average.ranges) == set(task.restricted):
+                parameters[-evaluation.upright_last :] = task.transformation.identity
+            # (images,), or (poolings, images)
+            predicted = classifier.answers(batches, parameters)[0].T
+            hit = predicted == rows[mask]
+            if average.answers is not None:
+                hit = np.isin(predicted, np.searchsorted(classes, average.answers))
+            yield key, hit
+            if progress.due():
+                done = draw * len(chosen) + which + 1
+                what = f"drawing {draw + 1}/{number}, {METRICS[key].title}"
+                progress.show(done / (number * len(chosen)), f"{what}  {watch.left(done)} left")
 
 
 def _rows(images: int, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:

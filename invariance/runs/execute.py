@@ -245,6 +245,7 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
     _training_figures(config, data, prepare, trained["history"], folder)
     measured.save(folder.path, config.title)
     if learned is not None:
+        learning["learned"].update(learned.measure(data, config.seed))
         learned.save(folder.path)
         for picture in learned.figures(config.title):
             picture.save(folder.path)

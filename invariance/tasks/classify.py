@@ -16,6 +16,8 @@ from invariance import random, xla
 from invariance.errors import UserError, one_line
 from invariance.progress import Progress, Watch
 from invariance.ranges import Ranges, middles
+from invariance.tasks import applied_movement
+from invariance.tasks.applied_movement import AppliedMovement
 from invariance.tasks.batches import Batches, limited, mean_squared, over_both
 from invariance.tasks.metrics import METRICS, Average, Predictions, proportions
 from invariance.tasks.task import Evaluation, Measured
@@ -43,7 +45,8 @@ class Classifier:
         model: a Keras model, compiled together with the transformation, or any callable on float32 arrays (batch,
             height, width, channels). Keras models may also take (batch, height, width). It returns scores (batch,
             classes), probabilities or logits. Of several outputs, the one named "scores" is taken, or the only one of
-            that shape. An output named "reconstruction" is compared with the input.
+            that shape. An output named "reconstruction" is compared with the input. If a part of the model offers
+            ``applied_movement``, that is measured, too; see `applied_movement.moving_part`.
         task: gives the transformation.
         image_shape: (height, width, channels) of images before the transformation.
         classes: number of classes.
@@ -108,11 +111,16 @@ class Classifier:
             raise UserError(f"the model takes {expected[1:]}, but the images are {self.shape}")
         return flat
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images (batch, height, width, channels) in [0, 1] as the model takes them."""
+        low, high = self.pixels
+        inputs = images if self.pixels == (0.0, 1.0) else images * (high - low) + low
+        return inputs[..., 0] if self._flat else inputs
+
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The model's scores (batch, classes) for images in [0, 1] and its reconstructions in [0, 1], or None."""
         low, high = self.pixels
-        inputs = images if self.pixels == (0.0, 1.0) else images * (high - low) + low
-        inputs = inputs[..., 0] if self._flat else inputs
+        inputs = self.inputs(images)
         if isinstance(self.model, keras.Model):
             outputs = _named(self.model(inputs, training=False))
         else:
@@ -376,6 +384,7 @@ class MeasuredRecognition(Measured):
         predictions: on the grid.
         accuracy_map: accuracy (points, points) on the restricted classes over two parameters, and the points; None if
             the transformation has one parameter.
+        applied: how the model itself moves images; None if no part of it does.
     """
 
     task: Recognition
@@ -385,6 +394,7 @@ class MeasuredRecognition(Measured):
     predictions: Predictions
     metrics: dict
     accuracy_map: tuple[np.ndarray, np.ndarray] | None = None
+    applied: AppliedMovement | None = None
 
     @property
     def tables(self) -> dict[str, list[dict]]:
@@ -398,6 +408,8 @@ class MeasuredRecognition(Measured):
                 for dy, row in zip(points.tolist(), values.tolist(), strict=True)
                 for dx, value in zip(points.tolist(), row, strict=True)
             ]
+        if self.applied is not None:
+            found[f"learnt_{self.task.transformation.parameter}s.csv"] = self.applied.table()
         return found
 
     def summary(self) -> str:
@@ -418,6 +430,11 @@ class MeasuredRecognition(Measured):
                 text += f"  {redrawn['redraws']} redraws: mean {redrawn['mean']:.4f}"
                 text += f", variance {redrawn['variance']:.2e}"
             found.append(text)
+        for group, values in self.metrics.get("applied_movement", {}).items():
+            found.append(
+                f"{group} classes: the network itself undoes {values['undone']:.2f} of the movement "
+                f"(correlation {values['correlation']:.2f}, {values['images']} images)"
+            )
         return found + self.task.warnings(self.metrics)
 
     def figures(self, title: str = "") -> Iterator[Any]:
@@ -442,6 +459,8 @@ class MeasuredRecognition(Measured):
                 "map.png",
                 figures.parameter_map(values, points, task.ranges.of(task.restricted[0]), what, "accuracy", most=1.0),
             )
+        if self.applied is not None:
+            yield figures.Picture(f"learnt_{by}s.png", figures.applied_movement(self.applied, title))
         if predictions.errors is not None:
             yield from self._reconstructions(title)
 
@@ -517,6 +536,9 @@ def measure(
     metrics = proportions(predictions, task)
     if drawn:
         metrics["redraws"] = drawn
+    applied = applied_movement.measure(classifier, images, labels, predictions.points)
+    if applied is not None:
+        metrics["applied_movement"] = applied.metrics()
     over = None
     if task.restricted and task.transformation.dimensions == 2:
         points = task.transformation.even(_MAP_POINTS, task.extent)
@@ -529,4 +551,4 @@ def measure(
             return float(np.mean(answers == rows))
 
         over = over_both(points, accuracy, progress), points
-    return MeasuredRecognition(task, classifier, data, tuple(classes), predictions, metrics, over)
+    return MeasuredRecognition(task, classifier, data, tuple(classes), predictions, metrics, over, applied)

@@ -227,4 +227,6 @@ class Recognition(Task):
             "reconstructions_in_range.png": "Reconstructions in range",
             "reconstructions_inverted.png": "Reconstructions of restricted classes, farthest from their training range",
             f"reconstruction_by_{by}.png": f"Error of the reconstruction by {by}",
+            f"learnt_{by}s.png": "How the network itself moves its input, free and restricted classes",
+            **super().pictures(),
         }

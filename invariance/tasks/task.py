@@ -373,8 +373,11 @@ class Task:
         raise NotImplementedError
 
     def pictures(self) -> Mapping[str, str]:
-        """The figures of a run shown in reports: file name -> caption."""
-        raise NotImplementedError
+        """The figures of a run shown in reports: file name -> caption; by default those of what was learnt first."""
+        return {
+            "field.png": "How pixels move: the learnt vector field beside the true one",
+            "answers.png": f"The {self.transformation.parameter} that the learnt flow answers, over the true one",
+        }
 
     def to_json(self) -> dict:
         """A flat description of the task and its transformation, with ``kind``."""

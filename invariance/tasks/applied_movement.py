@@ -70,7 +70,7 @@ class AppliedMovement:
             own = angles[:, mask]
             found[name] = {
                 "images": int(mask.sum()),
-                "undone": -slope(true, own),
+                "undone": 0.0 - slope(true, own),
                 "correlation": float(np.mean(circular_correlation(true, own))),
             }
         return found

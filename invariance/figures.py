@@ -481,7 +481,7 @@ def applied_movement(measured: AppliedMovement, title: str) -> Figure:
                 continue
             own = means[group]
             # Where angles are scattered, their mean says little.
-            sizes = 40 * own["concentration"] + 1 if name == kind.parameter and kind.period else 12
+            sizes = 20 * own["concentration"] + 1 if name == kind.parameter and kind.period else 12
             panel.scatter(measured.points, own[name], s=sizes, color=colour, label=f"{group} classes")
         if name == kind.parameter and kind.period:
             half = kind.period / 2

@@ -59,16 +59,18 @@ def test_circular_correlation():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("first", [(), (layers.Rescaling(0.5), layers.Rescaling(2.0))], ids=["at once", "later"])
-def test_layers_are_asked_what_they_do(share, first):
-    model = reads_the_centre(*first, Turning(share))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_layers_are_asked_what_they_do(share, mirrored):
+    """To what they see: mirrored images are turned the other way."""
+    first = [layers.Lambda(lambda images: images[:, :, ::-1])] * mirrored
+    model, share = reads_the_centre(*first, Turning(share)), -share if mirrored else share
     measured = TASK.measure(model, DATA, CLASSES, Evaluation(15))
     found = measured.metrics["applied_movement"]
     assert {group: values["images"] for group, values in found.items()} == {"free": 50, "restricted": 50}
     for values in found.values():
         # Angles of the mark are read to half a degree.
         assert values["undone"] == pytest.approx(share, abs=0.01)
-        if share in (0.0, 1.0):
+        if abs(share) in (0.0, 1.0):
             assert values["correlation"] == pytest.approx(-share, abs=0.01)
     assert [line for line in measured.lines() if line.startswith(("free", "restricted"))] == [
         f"{group} classes: the network itself undoes {values['undone']:.2f} of the movement "
@@ -87,7 +89,7 @@ def test_layers_are_asked_what_they_do(share, first):
             assert (row["angle"] - expected + 180) % 360 - 180 == pytest.approx(0, abs=0.6)
             assert row["concentration"] == pytest.approx(abs(mean), abs=0.001)
             assert row["brightness"] == pytest.approx((20 * 0.4 + 30 * 0.6) / 50, abs=1e-5)
-    if share == 0.4 and not first:
+    if share == 0.4:
         names = {picture.name: picture for picture in measured.figures("title")}
         assert "learnt_angles.png" in set(names) & set(TASK.pictures())
         # A panel for each number.

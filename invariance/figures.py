@@ -23,8 +23,10 @@ from invariance.wording import join
 
 if TYPE_CHECKING:
     from invariance.tasks import Generation, Recognition, Task
+    from invariance.tasks.applied_movement import AppliedMovement
     from invariance.tasks.draw import Errors
     from invariance.tasks.metrics import Predictions
+    from invariance.transfer.answers import Answers
 
 # Safe for colour-blind readers (Okabe and Ito). Restricted classes get the strong colours.
 _STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
@@ -433,6 +435,63 @@ def vector_fields(learnt: np.ndarray, true: np.ndarray, mask: np.ndarray, task: 
             panel.set_xticks([])
             panel.set_yticks([])
     figure.suptitle(f"{title}\nhow pixels move, per unit of the {task.transformation.parameter}", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def answers(given: Answers, title: str) -> Figure:
+    """The parameters that a flow answers over the true ones, a panel for each; restricted classes in colour."""
+    kind = given.transformation
+    dimensions = given.true.shape[1]
+    figure, panels = plt.subplots(1, dimensions, figsize=(5.4 * dimensions, 5.4), squeeze=False)
+    # On the scale on which parameters are drawn, relative to the identity.
+    true, answered = (
+        np.asarray(kind.from_coordinate(values + kind.to_coordinate(kind.identity)), float)
+        for values in (given.true, given.answered)
+    )
+    names = ("dy", "dx") if dimensions == 2 else (kind.parameter,)
+    groups = (("free", ~given.restricted, _FREE, "o"), ("restricted", given.restricted, _STRONG[0], "x"))
+    for number, (panel, name) in enumerate(zip(panels[0], names, strict=True)):
+        ends = true[:, number].min(), true[:, number].max()
+        panel.plot(ends, ends, color="black", lw=0.8, ls=(0, (2, 3)), label="the true one")
+        for label, mask, colour, marker in groups:
+            style = {"ls": "none", "marker": marker, "ms": 4, "color": colour}
+            panel.plot(true[mask, number], answered[mask, number], label=f"{label} classes", **style)
+        unit = f", {kind.unit}" if kind.unit else ""
+        panel.set(xlabel=f"true {name}{unit}", ylabel=f"{name} that the flow answers{unit}")
+        if kind.ticks:
+            panel.set(xticks=kind.ticks, yticks=kind.ticks)
+        panel.grid(alpha=0.25)
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{title}\ntest images, moved from upright; {given.unit}", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def applied_movement(measured: AppliedMovement, title: str) -> Figure:
+    """How a network itself moves its input, a panel for each number: means over the free and the restricted classes."""
+    task, means = measured.task, measured.means()
+    kind, names = task.transformation, list(measured.values)
+    figure, panels = plt.subplots(len(names), 1, figsize=(9, 2.8 * len(names) + 0.6), squeeze=False)
+    for panel, name in zip(panels[:, 0], names, strict=True):
+        _parameter_axis(panel, task)
+        _shade(panel, task, task.restricted, ", ".join(map(str, task.restricted)))
+        for group, colour in (("free", _FREE), ("restricted", _STRONG[0])):
+            if group not in means:
+                continue
+            own = means[group]
+            # Where angles are scattered, their mean says little.
+            sizes = 20 * own["concentration"] + 1 if name == kind.parameter and kind.period else 12
+            panel.scatter(measured.points, own[name], s=sizes, color=colour, label=f"{group} classes")
+        if name == kind.parameter and kind.period:
+            half = kind.period / 2
+            panel.plot((-half, half), (half, -half), color="black", lw=0.8, ls=(0, (2, 3)), label="undoes it all")
+            panel.set(yticks=kind.ticks, ylim=(-half, half))
+        panel.set(ylabel=f"applied {name}" + (f", {kind.unit}" if name == kind.parameter else ""))
+        panel.grid(alpha=0.25)
+    panels[0, 0].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    what = "mean over images; larger points: images agree" if measured.angles is not None else "mean over images"
+    figure.suptitle(f"{title}\nhow the network itself moves its input ({what})", fontsize=10)
     figure.tight_layout()
     return figure
 

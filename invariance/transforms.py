@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import is_positive_integer
-from invariance.ranges import Intervals, Ranges, intervals, length
+from invariance.ranges import Intervals, Ranges, intervals, length, middles
 from invariance.typing import Tensor
 
 if TYPE_CHECKING:
@@ -192,6 +192,24 @@ class Transformation:
             return np.round(-self.period / 2 + self.period / count * np.arange(count), 9)
         low, high = map(self.to_coordinate, extent)
         return np.round(np.asarray(self.from_coordinate(np.linspace(low, high, count)), float), 9)
+
+    def orbit(self, count: int, pairs: Intervals) -> np.ndarray:
+        """About ``count`` parameters that cover a range evenly in all dimensions: (copies,) or (copies, dimensions).
+
+        They divide the whole period, from the identity on, or are the middles of equal parts of the range.
+        """
+        import numpy as np
+
+        each = max(1, round(count ** (1 / self.dimensions)))
+        if self.period and length(pairs) >= self.period:
+            points = self.identity + self.period / each * np.arange(each)
+        else:
+            scaled = Ranges(pairs).mapped(self.to_coordinate).default
+            points = np.asarray(self.from_coordinate(np.asarray(middles(scaled, each))), float)
+        points = np.floor(points) if self.whole else points
+        if self.dimensions == 1:
+            return points
+        return np.stack(np.meshgrid(*[points] * self.dimensions, indexing="ij"), -1).reshape(-1, self.dimensions)
 
     def vector_fields(self, height: int, width: int) -> np.ndarray:
         """The velocity of each pixel of an image, by finite differences at the identity.

@@ -14,6 +14,7 @@ from invariance.files import write_text
 from invariance.runs.execute import PRECISIONS
 from invariance.runs.find import REPEATED, UNFINISHED, Run, find, once, read_task
 from invariance.runs.folder import RunFolder
+from invariance.tasks import Task
 from invariance.tasks.task import Evaluation
 
 
@@ -48,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         default="0",
         metavar="N",
         help="leave the last N images of the restricted classes upright in the redraws, as the original seems to do",
+    )
+    evaluate.add_argument(
+        "--orbit",
+        metavar="N",
+        help="instead, measure it with orbit pooling: it sees about N copies of each test image, moved by the true "
+        "transformation; kept as orbit.json in the run's folder, where reports find it",
     )
     evaluate.add_argument(
         "--grid-spacing",
@@ -155,6 +162,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UserError(f"{folder.path} is not the folder of a finished run")
     config = folder.json("config.json")
     task = read_task(folder, config)
+    if arguments.orbit is not None:
+        _evaluate_orbit(arguments, folder, task, config.get("seed", 0))
+        return
     spacing = task.usual_spacing
     if arguments.grid_spacing:
         spacing = check.spacing("--grid-spacing", arguments.grid_spacing, task)
@@ -167,6 +177,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from invariance.runs.evaluate import evaluate
 
     evaluate(folder, task, evaluation, arguments.dataset, file)
+
+
+def _evaluate_orbit(arguments: argparse.Namespace, folder: RunFolder, task: Task, seed: int) -> None:
+    copies = check.integer("--orbit", arguments.orbit, 2, 10**4)
+    for option in ("--redraws", "--grid-spacing", "--dataset", "--json"):
+        if getattr(arguments, option[2:].replace("-", "_")) not in (None, "0"):
+            raise UserError(f"--orbit cannot be combined with {option}: it is measured alone, and kept beside the run")
+    if task.orbit(copies) is None:
+        raise UserError("--orbit: only recognition with a range of parameters has scores that can be pooled")
+    from invariance.runs.evaluate import evaluate_orbit
+
+    evaluate_orbit(folder, task, Evaluation(task.usual_spacing, orbit=copies, seed=seed))
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:

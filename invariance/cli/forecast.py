@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Shares of the matrix-product peak that training and evaluation reach (`make bench`), and seconds before a run's first
 # step.
 _TRAINING_SHARE, _EVALUATION_SHARE, _START_SECONDS = 0.5, 0.55, 20.0
+# The metrics of recognition that an image counts in, on average: orbit pooling draws a parameter for each.
+_METRICS_PER_IMAGE = 2.5
 
 
 def departures(configs: Sequence[RunConfig]) -> list[str]:
@@ -59,7 +61,10 @@ def forecast(
         training = model.training_flops(*sizes) * budget.steps * budget.batch_size / _TRAINING_SHARE
         images = sum(label in classes for label in data.y_test.tolist())
         images = min(images, len(classes) * (budget.images_per_class or images))
-        points = len(config.task.points(budget.grid_spacing))
+        points = float(len(config.task.points(budget.grid_spacing)))
+        copies = budget.evaluation().orbit
+        if copies and config.task.orbit(copies) is not None:
+            points += _METRICS_PER_IMAGE * copies
         evaluation = model.evaluation_flops(*sizes) * images * points / _EVALUATION_SHARE
         flops += (training * (1 - done) + evaluation) / model.speed_up
     peak = jobs * _peak()

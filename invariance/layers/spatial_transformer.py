@@ -69,6 +69,21 @@ class SpatialTransformer(layers.Layer):
         features = ops.cast(self.localisation(images, training=training), "float32")
         return ops.reshape(self.regression(features), (-1, 2, 3))
 
+    def applied_movement(self, images: Tensor) -> dict[str, Tensor]:
+        """How the layer moves images (batch, height, width, channels), see `tasks.applied_movement.moving_part`.
+
+        Returns:
+            Each (batch,): "angle", see `rotation_angles`; "enlargement", a factor, below 1 where images are made
+            smaller; "determinant" of the linear part, negative if images are mirrored.
+        """
+        matrices = self.matrices(images, training=False)
+        determinants = matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
+        return {
+            "angle": rotation_angles(matrices),
+            "enlargement": ops.rsqrt(ops.maximum(ops.abs(determinants), 1e-6)),
+            "determinant": determinants,
+        }
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return affine(inputs, self.matrices(inputs, training))
 

@@ -26,7 +26,8 @@ class SpatialTransformerCNN(Declaration):
     Told: that images may be rectified by an affine map; neither which one, nor that it is a rotation. Symmetry: none by
     construction. The transformer begins as the identity, and turns images upright only as far as that helps to classify
     training images. How far the whole is from invariance shows in the probabilities of rotated images; how the
-    transformer answers a rotation shows in its matrices:
+    transformer answers a rotation shows in its matrices, and is measured after training
+    (`tasks.applied_movement.moving_part`):
 
         matrices = model.get_layer("transformer").matrices(images)      # (batch, 2, 3)
         angles = rotation_angles(matrices)                              # degrees, see `layers.spatial_transformer`

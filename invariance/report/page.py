@@ -130,7 +130,7 @@ def _table(table: Table, experiment: Experiment | None) -> str:
     for column in table.columns:
         head += f"<th>{escape(column.title)}</th>" + ("<th>published</th>" if table.compared else "")
     rows = []
-    for row in table.rows:
+    for row in table.shown:
         told = f'<span class="small">{escape(row.told)}</span>' if table.differently_told else ""
         cells = f"<td>{escape(row.label)}{told}</td><td>{', '.join(map(str, row.seeds))}</td>"
         for column in table.columns:

@@ -19,6 +19,7 @@ from invariance.progress import duration
 from invariance.report.statistics import aggregate, least_p, permutation, pooled
 from invariance.runs.find import UNKNOWN, Run
 from invariance.tasks.columns import ROUGH, Column, Number, log_odds
+from invariance.wording import join
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Row:
         trained: mean training time, such as "83 s, 2:10 min (1 core)".
         warnings: what makes its numbers mean less than they seem to.
         told: what it is told, see `experiment.Entry.told`.
+        pooled: the same runs with orbit pooling, a row for each pooling. They are shown below it, and compared with
+            nothing.
     """
 
     model: str
@@ -88,6 +91,7 @@ class Row:
     trained: str
     warnings: tuple[str, ...] = ()
     told: str = ""
+    pooled: tuple[Row, ...] = ()
 
     @property
     def label(self) -> str:
@@ -128,9 +132,14 @@ class Table:
         return any(cell.published is not None for row in self.rows for cell in row.cells.values())
 
     @property
+    def shown(self) -> list[Row]:
+        """The rows, those with orbit pooling below those of the same model."""
+        return [each for row in self.rows for each in (row, *row.pooled)]
+
+    @property
     def differently_told(self) -> bool:
         """Whether its models are told different things."""
-        return len({row.told for row in self.rows}) > 1
+        return len({row.told for row in self.shown}) > 1
 
     def bands(self) -> list[str]:
         """How many numbers fall within their bands, and which do not; nothing for short profiles."""
@@ -234,7 +243,7 @@ class Table:
     def text(self) -> str:
         """For a terminal: each model has a line of our numbers, of the published ones, and of the uncertainty."""
         lines = [f"{self.experiment} · {self.dataset} · {self.profile}", *self.remarks, ""]
-        width = max(len(row.model) for row in self.rows) + 2
+        width = max(len(row.model) for row in self.shown) + 2
         beside = 12 if self.compared else 0
         blank = " " * (width + beside)
         written = [
@@ -242,7 +251,7 @@ class Table:
                 (column.form(cell.ours), column.form(cell.published), cell.uncertainty)
                 for column, cell in _cells(self, row)
             ]
-            for row in self.rows
+            for row in self.shown
         ]
         widths = [
             max(len(text) for texts in cells for text in (column.title, *texts)) + 2
@@ -253,7 +262,7 @@ class Table:
             return "".join(f"{text:<{size}}" for text, size in zip(texts, widths, strict=True))
 
         lines.append(blank + line(column.title for column in self.columns) + "trained")
-        for row, cells in zip(self.rows, written, strict=True):
+        for row, cells in zip(self.shown, written, strict=True):
             ours, published, uncertainty = (line(texts) for texts in zip(*cells, strict=True))
             first = f"{row.model:<{width}}" + (f"{'ours':<{beside}}" if beside else "")
             lines.append(first + ours + row.trained)
@@ -277,7 +286,7 @@ class Table:
             heads += [f"{column.title} ours", "published"] if self.compared else [column.title]
         heads.append("trained")
         rows = []
-        for row in self.rows:
+        for row in self.shown:
             texts = [row.label, *([row.told] if self.differently_told else []), ", ".join(map(str, row.seeds))]
             for column, cell in _cells(self, row):
                 texts.append(column.form(cell.ours) + (f" ({cell.uncertainty})" if cell.uncertainty else ""))
@@ -434,7 +443,23 @@ def _row(
     seeds = tuple(sorted(run.metrics["seed"] for run in runs))
     entry = experiment.models.get(variations.base(model)) if experiment else None
     told = variations.told(model, entry, runs[0].task)
-    return Row(model, seeds, cells, _trained(runs, usual), warnings_of(runs), told)
+    pooled = tuple(_pooled(model, told, runs, columns))
+    return Row(model, seeds, cells, _trained(runs, usual), warnings_of(runs), told, pooled)
+
+
+def _pooled(model: str, told: str, runs: Iterable[Run], columns: tuple[Column, ...]) -> Iterator[Row]:
+    """A row for each way in which a model's scores were pooled over copies of the test images."""
+    measured = [(run, run.orbit) for run in runs if run.orbit]
+    for name in dict.fromkeys(name for _, orbit in measured for name in orbit["pooled"]):
+        own = [(run, orbit) for run, orbit in measured if name in orbit["pooled"]]
+        seeds = [run.metrics["seed"] for run, _ in own]
+        some = [
+            replace(run, metrics={**orbit["pooled"][name], "seed": seed})
+            for (run, orbit), seed in zip(own, seeds, strict=True)
+        ]
+        cells = {column.key: _filled(Cell(None, "", None), column, some) for column in columns}
+        also = f"{own[0][1]['told']}; in training {told}"
+        yield Row(f"{model} + orbit pooling ({name})", tuple(sorted(seeds)), cells, "—", told=also)
 
 
 def _filled(cell: Cell, column: Column, runs: Iterable[Run]) -> Cell:
@@ -486,6 +511,13 @@ def _remarks(
 ) -> Iterator[str]:
     some = next(iter(models.values()))[0]
     yield from some.task.remarks(some.metrics)
+    if copies := sorted({run.orbit["copies"] for runs in models.values() for run in runs if run.orbit}):
+        say = some.task.transformation.describe(some.task.ranges.default)
+        yield (
+            f"Orbit pooling: at test time the network sees {join(map(str, copies), 'or')} copies of each transformed "
+            f"image, moved by the true {some.task.transformation.name} ({say}), and their largest or mean scores are "
+            "taken; one random parameter for each image and number."
+        )
     # A note holds for other settings, too, unless the classes were changed, which it may be about.
     names = [variations.base(model) for model in models if not variations.is_changed(model, "restricted", "excluded")]
     for model in dict.fromkeys(names):

@@ -12,7 +12,8 @@ from invariance.files import write_json
 from invariance.progress import Progress
 from invariance.runs.builder import load_module
 from invariance.runs.execute import load_data
-from invariance.runs.folder import RunFolder
+from invariance.runs.folder import ORBIT, RunFolder
+from invariance.runs.orbit import lines, measure_orbit
 from invariance.runs.provenance import import_tensorflow, provenance
 from invariance.tasks import Task
 from invariance.tasks.task import Evaluation
@@ -37,12 +38,7 @@ def evaluate(
         UserError: if the run, its model or the data cannot be read, or do not fit together.
         RunError: if the file cannot be written.
     """
-    config = folder.json("config.json")
-    try:
-        name = config["model"]
-        data, classes = data_of(config, task, dataset)
-    except KeyError as error:
-        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
+    name, config, data, classes = _described(folder, task, dataset)
     progress = Progress(name)
     measured = task.measure(load_model(folder), data, classes, evaluation, progress)
     points = task.points(evaluation.spacing)
@@ -56,6 +52,30 @@ def evaluate(
         run = {key: config.get(key) for key in ("experiment", "model", "profile", "seed", "commit")}
         given = {"run": run, "dataset": data.name, "images": len(data.x_test), "evaluation": asdict(evaluation)}
         write_json(file, {**given, "measured": measured.metrics, **provenance()})
+
+
+def evaluate_orbit(folder: RunFolder, task: Task, evaluation: Evaluation) -> None:
+    """Measures a finished run's model with orbit pooling, prints the results and keeps them in its orbit.json.
+
+    The run's other files stay unchanged.
+
+    Args and errors: see `evaluate`.
+    """
+    name, _, data, classes = _described(folder, task)
+    progress = Progress(name)
+    found = measure_orbit(folder, task, load_model(folder), data, classes, evaluation, progress)
+    for line in lines(found, task):
+        progress.line(line)
+    progress.line(f"written to {folder / ORBIT}")
+
+
+def _described(folder: RunFolder, task: Task, dataset: str | None = None) -> tuple[str, dict, Data, tuple[int, ...]]:
+    """A run's model, configuration, data and classes, see `data_of`; raises UserError if config.json is not a run's."""
+    config = folder.json("config.json")
+    try:
+        return config["model"], config, *data_of(config, task, dataset)
+    except KeyError as error:
+        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
 
 
 def load_model(folder: RunFolder) -> Any:

@@ -18,6 +18,7 @@ from invariance.files import replacing, write_json
 from invariance.progress import Progress, duration
 from invariance.runs.builder import FileBuilder
 from invariance.runs.folder import CHECKPOINT, RunFolder
+from invariance.runs.orbit import measure_orbit
 from invariance.runs.provenance import import_tensorflow, peak_memory_mb, provenance
 from invariance.tasks import Task
 
@@ -239,9 +240,12 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
     began = time.perf_counter()
     measured = task.measure(model, data, classes, evaluation, progress)
     evaluate_seconds = time.perf_counter() - began
+    if evaluation.orbit and task.orbit(evaluation.orbit) is not None:
+        measure_orbit(folder, task, model, data, classes, evaluation, progress)
     _training_figures(config, data, prepare, trained["history"], folder)
     measured.save(folder.path, config.title)
     if learned is not None:
+        learning["learned"].update(learned.measure(data, config.seed))
         learned.save(folder.path)
         for picture in learned.figures(config.title):
             picture.save(folder.path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from invariance.errors import UserError
-from invariance.runs.folder import RunFolder
+from invariance.runs.folder import ORBIT, RunFolder
 from invariance.tasks import Task, task_from_json
 
 # Reasons to omit a folder with which nothing is wrong.
@@ -45,12 +45,14 @@ class Run:
         folder: its folder.
         config, metrics: the content of config.json and metrics.json.
         task: what it was trained on and measured at.
+        orbit: the content of orbit.json, see `Task.measure_orbit`; None without it.
     """
 
     folder: RunFolder
     config: dict
     metrics: dict
     task: Task
+    orbit: dict | None = None
 
     def provenance(self, key: str) -> str:
         """Its "device" or "commit": "A then B" if it was resumed with another."""
@@ -126,7 +128,21 @@ def _read(folder: RunFolder) -> Run:
         task.require_metrics(metrics)
     except ValueError as error:
         raise UserError(f"{folder / 'metrics.json'}: {error}") from error
-    return Run(folder, config, metrics, task)
+    return Run(folder, config, metrics, task, _read_orbit(folder, task))
+
+
+def _read_orbit(folder: RunFolder, task: Task) -> dict | None:
+    if not (folder / ORBIT).exists():
+        return None
+    found = folder.json(ORBIT)
+    try:
+        for pooled in found["pooled"].values():
+            task.require_metrics(pooled)
+        if not all(isinstance(found[key], kind) for key, kind in (("copies", int), ("told", str))):
+            raise ValueError("copies is not a whole number, or told not a text")
+    except (KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{folder / ORBIT}: not what was measured ({error})") from error
+    return found
 
 
 def _is_odd(value: Any) -> bool:

@@ -18,6 +18,8 @@ from invariance.files import read_csv
 
 # An unfinished run resumes from this file.
 CHECKPOINT = "checkpoint.npz"
+# What `orbit.measure_orbit` measured, at the end of the run or later.
+ORBIT = "orbit.json"
 
 
 @dataclass(frozen=True)

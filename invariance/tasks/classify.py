@@ -16,6 +16,8 @@ from invariance import random, xla
 from invariance.errors import UserError, one_line
 from invariance.progress import Progress, Watch
 from invariance.ranges import Ranges, middles
+from invariance.tasks import applied_movement
+from invariance.tasks.applied_movement import AppliedMovement
 from invariance.tasks.batches import Batches, limited, mean_squared, over_both
 from invariance.tasks.metrics import METRICS, Average, Predictions, proportions
 from invariance.tasks.task import Evaluation, Measured
@@ -43,7 +45,8 @@ class Classifier:
         model: a Keras model, compiled together with the transformation, or any callable on float32 arrays (batch,
             height, width, channels). Keras models may also take (batch, height, width). It returns scores (batch,
             classes), probabilities or logits. Of several outputs, the one named "scores" is taken, or the only one of
-            that shape. An output named "reconstruction" is compared with the input.
+            that shape. An output named "reconstruction" is compared with the input. If a part of the model offers
+            ``applied_movement``, that is measured, too; see `applied_movement.moving_part`.
         task: gives the transformation.
         image_shape: (height, width, channels) of images before the transformation.
         classes: number of classes.
@@ -108,11 +111,16 @@ class Classifier:
             raise UserError(f"the model takes {expected[1:]}, but the images are {self.shape}")
         return flat
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images (batch, height, width, channels) in [0, 1] as the model takes them."""
+        low, high = self.pixels
+        inputs = images if self.pixels == (0.0, 1.0) else images * (high - low) + low
+        return inputs[..., 0] if self._flat else inputs
+
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The model's scores (batch, classes) for images in [0, 1] and its reconstructions in [0, 1], or None."""
         low, high = self.pixels
-        inputs = images if self.pixels == (0.0, 1.0) else images * (high - low) + low
-        inputs = inputs[..., 0] if self._flat else inputs
+        inputs = self.inputs(images)
         if isinstance(self.model, keras.Model):
             outputs = _named(self.model(inputs, training=False))
         else:
@@ -154,8 +162,8 @@ class Classifier:
             parameters: (n,) or (n, dimensions), one for each image.
 
         Returns:
-            The indices (n,) of the outputs with the highest scores, and the reconstructions' mean squared errors (n,),
-            of pixels in [0, 1], or None.
+            The indices (n,) of the outputs with the highest scores (of `OrbitClassifier`: (n, poolings)), and the
+            reconstructions' mean squared errors (n,), of pixels in [0, 1], or None.
 
         Raises:
             UserError: if scores are not finite.
@@ -166,7 +174,8 @@ class Classifier:
         ]
         outputs = batches.join(answer for answer, _ in parts)
         if outputs.min() < 0:
-            raise UserError(f"the model's scores for {int((outputs < 0).sum())} images are not finite")
+            count = (outputs < 0).reshape(len(outputs), -1).any(axis=-1).sum()
+            raise UserError(f"the model's scores for {count} images are not finite")
         return outputs, None if parts[0][1] is None else batches.join(error for _, error in parts)
 
     def reconstruct(self, images: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -282,41 +291,16 @@ def redraws(
     Raises:
         UserError: see `predict`; also if ``upright_last`` exceeds the number of images.
     """
-    task, number = classifier.task, evaluation.redraws
-    rows = _rows(len(images), labels, classes)
-    restricted = int(np.isin(labels, list(task.restricted)).sum())
+    number = evaluation.redraws
+    restricted = int(np.isin(labels, list(classifier.task.restricted)).sum())
     if not 0 <= evaluation.upright_last <= restricted:
         raise UserError(
             f"--upright-last must be between 0 and {restricted}, the number of images of restricted classes; received "
             f"{evaluation.upright_last}"
         )
-    progress = progress or Progress("redraws", quiet=True)
-    averages = {key: each.average(task, classes) for key, each in METRICS.items()}
-    chosen: dict[str, tuple[Average, np.ndarray, Batches, Ranges]] = {}
-    for key, average in averages.items():
-        mask = np.isin(labels, list(average.ranges))
-        if mask.any() and all(average.ranges.values()):
-            ranges = Ranges(next(iter(average.ranges.values())), average.ranges)
-            chosen[key] = average, mask, classifier.batches(images[mask]), ranges
     shares: dict[str, list[float]] = {key: [] for key in METRICS}
-    watch = Watch(number)
-    for draw in range(number):
-        for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
-            positions = (draw * _METRICS_PER_DRAWING + which) * len(labels) + np.flatnonzero(mask)
-            parameters = np.array(
-                task.transformation.draw(
-                    ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
-                )
-            )
-            if evaluation.upright_last and set(average.ranges) == set(task.restricted):
-                parameters[-evaluation.upright_last :] = task.transformation.identity
-            predicted, _ = classifier.answers(batches, parameters)
-            hit = predicted == rows[mask]
-            if average.answers is not None:
-                hit = np.isin(predicted, np.searchsorted(classes, average.answers))
-            shares[key].append(float(np.mean(hit)))
-        if progress.due():
-            progress.show((draw + 1) / number, f"drawing {draw + 1}/{number}  {watch.left(draw + 1)} left")
+    for key, hit in drawn_hits(classifier, images, labels, classes, evaluation, number, progress):
+        shares[key].append(float(np.mean(hit)))
     return {
         key: {
             "mean": float(np.mean(values)),
@@ -327,6 +311,58 @@ def redraws(
         else None
         for key, values in shares.items()
     }
+
+
+def drawn_hits(
+    classifier: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[int],
+    evaluation: Evaluation,
+    number: int,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Draws random parameters for the images of each metric, repeatedly, and finds what the classifier answers.
+
+    Args:
+        classifier, images, labels, classes, evaluation, progress: as for `redraws`.
+        number: of drawings.
+
+    Yields:
+        The key of each metric that can be measured, and which answers are hits: (images,), or (poolings, images) if
+        the classifier has several answers to each image.
+    """
+    task = classifier.task
+    rows = _rows(len(images), labels, classes)
+    progress = progress or Progress("drawings", quiet=True)
+    averages = {key: each.average(task, classes) for key, each in METRICS.items()}
+    chosen: dict[str, tuple[Average, np.ndarray, Batches, Ranges]] = {}
+    for key, average in averages.items():
+        mask = np.isin(labels, list(average.ranges))
+        if mask.any() and all(average.ranges.values()):
+            ranges = Ranges(next(iter(average.ranges.values())), average.ranges)
+            chosen[key] = average, mask, classifier.batches(images[mask]), ranges
+    watch = Watch(number * len(chosen))
+    for draw in range(number):
+        for which, (key, (average, mask, batches, ranges)) in enumerate(chosen.items()):
+            positions = (draw * _METRICS_PER_DRAWING + which) * len(labels) + np.flatnonzero(mask)
+            parameters = np.array(
+                task.transformation.draw(
+                    ranges, evaluation.seed, ops.cast(positions, "int64"), labels[mask], random.EVALUATION
+                )
+            )
+            if evaluation.upright_last and set(average.ranges) == set(task.restricted):
+                parameters[-evaluation.upright_last :] = task.transformation.identity
+            # (images,), or (poolings, images)
+            predicted = classifier.answers(batches, parameters)[0].T
+            hit = predicted == rows[mask]
+            if average.answers is not None:
+                hit = np.isin(predicted, np.searchsorted(classes, average.answers))
+            yield key, hit
+            if progress.due():
+                done = draw * len(chosen) + which + 1
+                what = f"drawing {draw + 1}/{number}, {METRICS[key].title}"
+                progress.show(done / (number * len(chosen)), f"{what}  {watch.left(done)} left")
 
 
 def _rows(images: int, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
@@ -348,6 +384,7 @@ class MeasuredRecognition(Measured):
         predictions: on the grid.
         accuracy_map: accuracy (points, points) on the restricted classes over two parameters, and the points; None if
             the transformation has one parameter.
+        applied: how the model itself moves images; None if no part of it does.
     """
 
     task: Recognition
@@ -357,6 +394,7 @@ class MeasuredRecognition(Measured):
     predictions: Predictions
     metrics: dict
     accuracy_map: tuple[np.ndarray, np.ndarray] | None = None
+    applied: AppliedMovement | None = None
 
     @property
     def tables(self) -> dict[str, list[dict]]:
@@ -370,6 +408,8 @@ class MeasuredRecognition(Measured):
                 for dy, row in zip(points.tolist(), values.tolist(), strict=True)
                 for dx, value in zip(points.tolist(), row, strict=True)
             ]
+        if self.applied is not None:
+            found[f"learnt_{self.task.transformation.parameter}s.csv"] = self.applied.table()
         return found
 
     def summary(self) -> str:
@@ -390,6 +430,11 @@ class MeasuredRecognition(Measured):
                 text += f"  {redrawn['redraws']} redraws: mean {redrawn['mean']:.4f}"
                 text += f", variance {redrawn['variance']:.2e}"
             found.append(text)
+        for group, values in self.metrics.get("applied_movement", {}).items():
+            found.append(
+                f"{group} classes: the network itself undoes {values['undone']:.2f} of the movement "
+                f"(correlation {values['correlation']:.2f}, {values['images']} images)"
+            )
         return found + self.task.warnings(self.metrics)
 
     def figures(self, title: str = "") -> Iterator[Any]:
@@ -414,6 +459,8 @@ class MeasuredRecognition(Measured):
                 "map.png",
                 figures.parameter_map(values, points, task.ranges.of(task.restricted[0]), what, "accuracy", most=1.0),
             )
+        if self.applied is not None:
+            yield figures.Picture(f"learnt_{by}s.png", figures.applied_movement(self.applied, title))
         if predictions.errors is not None:
             yield from self._reconstructions(title)
 
@@ -489,6 +536,9 @@ def measure(
     metrics = proportions(predictions, task)
     if drawn:
         metrics["redraws"] = drawn
+    applied = applied_movement.measure(classifier, images, labels, predictions.points)
+    if applied is not None:
+        metrics["applied_movement"] = applied.metrics()
     over = None
     if task.restricted and task.transformation.dimensions == 2:
         points = task.transformation.even(_MAP_POINTS, task.extent)
@@ -501,4 +551,4 @@ def measure(
             return float(np.mean(answers == rows))
 
         over = over_both(points, accuracy, progress), points
-    return MeasuredRecognition(task, classifier, data, tuple(classes), predictions, metrics, over)
+    return MeasuredRecognition(task, classifier, data, tuple(classes), predictions, metrics, over, applied)

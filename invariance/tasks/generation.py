@@ -240,4 +240,5 @@ class Generation(Task):
             "error_by_parameter.png": f"Error of drawn images by {self.transformation.parameter}, one line per class",
             "pairs.png": f"{self.above.capitalize()} and drawn images",
             "map.png": "Error over both parameters",
+            **super().pictures(),
         }

@@ -158,6 +158,24 @@ class Recognition(Task):
         self.check(evaluation)
         return classify.measure(self, model, data, classes, evaluation, progress)
 
+    def orbit(self, copies: int) -> np.ndarray | None:
+        """Parameters over the whole training range of the free classes; None if that is a single value."""
+        shown = self.ranges.default
+        return self.transformation.orbit(copies, shown) if length(shown) else None
+
+    def measure_orbit(
+        self,
+        model: Any,
+        data: Data,
+        classes: Sequence[int],
+        evaluation: Evaluation,
+        progress: Progress | None = None,
+    ) -> dict:
+        """See `Task.measure_orbit` and `orbit_classifier.measure`."""
+        from invariance.tasks import orbit_classifier
+
+        return orbit_classifier.measure(self, model, data, classes, evaluation, progress)
+
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
         """One column per metric."""
 
@@ -212,4 +230,6 @@ class Recognition(Task):
             "reconstructions_in_range.png": "Reconstructions in range",
             "reconstructions_inverted.png": "Reconstructions of restricted classes, farthest from their training range",
             f"reconstruction_by_{by}.png": f"Error of the reconstruction by {by}",
+            f"learnt_{by}s.png": "How the network itself moves its input, free and restricted classes",
+            **super().pictures(),
         }

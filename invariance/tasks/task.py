@@ -30,6 +30,8 @@ class Evaluation:
         images_per_class: number of test images of each class; None for all.
         redraws: if positive, also measure with this many random drawings of the parameters, as the article did.
         upright_last: number of images that these drawings leave untransformed, see `classify.redraws`.
+        orbit: if positive, also measure classifiers that see about this many transformed copies of each test image, see
+            `orbit_classifier`.
         seed: of these drawings, and of random codes in figures.
         pixels: the values of black and white pixels in a classifier's input.
         published: digit -> {parameter: published value}, shown in a figure.
@@ -39,6 +41,7 @@ class Evaluation:
     images_per_class: int | None = None
     redraws: int = 0
     upright_last: int = 0
+    orbit: int = 0
     seed: int = 0
     pixels: tuple[float, float] = (0.0, 1.0)
     published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
@@ -327,6 +330,32 @@ class Task:
         """
         raise NotImplementedError
 
+    def orbit(self, copies: int) -> np.ndarray | None:
+        """The parameters of about this many copies of a test image, whose scores can be pooled.
+
+        Returns:
+            (copies,) or (copies, dimensions); None if there is nothing to pool.
+        """
+        return None
+
+    def measure_orbit(
+        self,
+        model: Any,
+        data: Data,
+        classes: Sequence[int],
+        evaluation: Evaluation,
+        progress: Progress | None = None,
+    ) -> dict:
+        """Measures a trained classifier that sees several copies of each image; only where `orbit` is not None.
+
+        Args and errors: as for `measure`.
+
+        Returns:
+            "copies": their number, "told": what the classifier is told by them, "images": metric -> number of images,
+            "pooled": name of the pooling -> {metric: share, "interval": metric -> 95 % interval}.
+        """
+        raise NotImplementedError
+
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
         """The columns of tables, for some classes of interest."""
         raise NotImplementedError
@@ -344,8 +373,11 @@ class Task:
         raise NotImplementedError
 
     def pictures(self) -> Mapping[str, str]:
-        """The figures of a run shown in reports: file name -> caption."""
-        raise NotImplementedError
+        """The figures of a run shown in reports: file name -> caption; by default those of what was learnt first."""
+        return {
+            "field.png": "How pixels move: the learnt vector field beside the true one",
+            "answers.png": f"The {self.transformation.parameter} that the learnt flow answers, over the true one",
+        }
 
     def to_json(self) -> dict:
         """A flat description of the task and its transformation, with ``kind``."""

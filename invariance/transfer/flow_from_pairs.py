@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.flow import Flow
     from invariance.tasks import Task
+    from invariance.transfer.answers import Answers
     from invariance.transfer.movements import Movements
 
 
@@ -151,6 +152,7 @@ class LearnedFlow(Learned):
     ):
         self.flow, self.task, self.movements, self.examples = flow, task, movements, examples
         self.metrics = {**metrics, "cosines": self._cosines()}
+        self.answers: Answers | None = None
 
     def attach(self, network: keras.Model) -> keras.Model:
         """Hands the flow to a network with layers "flow" and "times" (`models.flow_drawing.FlowDrawing`)."""
@@ -185,6 +187,13 @@ class LearnedFlow(Learned):
         vectors = true[:, mask].reshape(len(true), -1)
         return [float(np.linalg.norm(basis.T @ each) / np.linalg.norm(each)) for each in vectors]
 
+    def measure(self, data: Data, seed: int) -> dict:
+        """How far, and which way, the flow finds that test images were moved; see `transfer.answers`."""
+        from invariance.transfer.answers import ask
+
+        self.answers = ask(self.flow, self.movements.period, self.task, data, seed)
+        return {"answers": self.answers.metrics()}
+
     def save(self, folder: Any) -> None:
         import keras
 
@@ -202,3 +211,5 @@ class LearnedFlow(Learned):
         learnt = np.asarray(self.flow.vector_fields())
         true, mask = self._masked()
         yield figures.Picture("field.png", figures.vector_fields(learnt, true, mask, self.task, title))
+        if self.answers is not None:
+            yield figures.Picture("answers.png", figures.answers(self.answers, title))

@@ -60,6 +60,18 @@ class Learned:
         """The network as it is trained and measured; by default as it is."""
         return network
 
+    def measure(self, data: Data, seed: int) -> dict:
+        """Measures what was learnt on test images, after the network was trained.
+
+        Args:
+            data: of the task's classes.
+            seed: the run's seed.
+
+        Returns:
+            Further numbers for metrics.json; by default none.
+        """
+        return {}
+
     def save(self, folder: Any) -> None:
         """Writes what was learnt into a run's folder, by default nothing."""
 

@@ -1,5 +1,6 @@
 """Stored run folders -> tables. The numbers are invented; a table must show these and no others."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -336,3 +337,47 @@ def test_what_models_are_told_is_shown_where_it_differs(tmp_path):
     table = table_of(tmp_path)
     assert "told K0: labelled images and the missing drawings of the restricted classes" in table.text()
     assert "| cnn_00 | K0: labelled images | 0 |" in table.markdown()
+
+
+def store_orbit(folder, **pooled):
+    """Writes an orbit.json with these P_test and P_inv of each pooling."""
+    found = {
+        name: {"p_test": test, "p_inv": inverted, "interval": {"p_test": [test, 1.0], "p_inv": [0.0, inverted]}}
+        for name, (test, inverted) in pooled.items()
+    }
+    (folder / "orbit.json").write_text(json.dumps({"copies": 16, "told": "K3: told late", "pooled": found}))
+
+
+def test_orbit_pooling_has_rows_of_its_own(tmp_path):
+    folders = [store_run(tmp_path, seed=seed) for seed in (0, 1)]
+    store_run(tmp_path, "cnn_01")
+    plain = table_of(tmp_path)
+    assert "orbit" not in (plain.text() + plain.markdown()).lower()
+    store_orbit(folders[0], max=(0.5, 0.25), mean=(0.4, 0.2))
+    table = table_of(tmp_path)
+    assert [row.model for row in table.shown] == [
+        "cnn_00", "cnn_00 + orbit pooling (max)", "cnn_00 + orbit pooling (mean)", "cnn_01",
+    ]  # fmt: skip
+    told = "K3: told late; in training K0: labelled images"
+    expected = f"| cnn_00 + orbit pooling (max) | {told} | 0 | .5000 (.5000–1.0000) | — | — | — | — | — |"
+    assert f"{expected} .2500 (.0000–.2500) | — | — |" in table.markdown()
+    assert "| cnn_00 | K0: labelled images | 0, 1 |" in table.markdown()
+    assert any(line.startswith("cnn_00 + orbit pooling (mean)  ours        .4000 ") for line in lines(table.text()))
+    [remark] = [remark for remark in table.remarks if remark.startswith("Orbit pooling")]
+    assert "16 copies" in remark and "rotation (at every angle)" in remark
+    # Nothing that is compared or judged changes.
+    assert (table.bands(), table.pairs, table.seed_variation()) == (plain.bands(), plain.pairs, plain.seed_variation())
+    assert [row.model for row in table.rows] == [row.model for row in plain.rows]
+    # Several seeds are averaged.
+    store_orbit(folders[1], max=(0.7, 0.35))
+    most, mean = table_of(tmp_path).rows[0].pooled
+    assert (most.seeds, mean.seeds) == ((0, 1), (0,)) and most.cells["p_test"].ours == pytest.approx(0.6)
+    assert most.cells["p_test"].uncertainty == "±.1414, 2 seeds" and most.cells["p_test"].published is None
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"copies": 2, "told": "", "pooled": {"max": {"p_test": 2}}}', "[]"])
+def test_damaged_orbits_are_named(tmp_path, content):
+    folder = store_run(tmp_path)
+    (folder / "orbit.json").write_text(content)
+    finished, [(path, reason)] = find(tmp_path)
+    assert not finished and path == folder.path and "orbit.json: " in reason

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from invariance.cli import main
-from invariance.runs.folder import RunFolder
+from invariance.runs.find import find
+from invariance.runs.folder import ORBIT, RunFolder
+from invariance.tasks.columns import share
 from tests.helpers import refused
+from tests.runs import cases
 
 # In one process, which carries out the shared runs once.
 pytestmark = pytest.mark.xdist_group("runs")
@@ -75,6 +78,52 @@ def test_other_data(evaluate):
     assert (written["dataset"], config["dataset"]) == ("digits", "own")
     # All of the embedded digits' 360 test images but those of 6 and 9.
     assert 270 < written["images"] < 300 and lines[0].startswith(f"{RECOGNITION} on digits: 4 values of the angle, ")
+
+
+def without_seconds(folder):
+    return {key: value for key, value in folder.json(ORBIT).items() if key != "seconds"}
+
+
+def test_orbit_pooling_is_the_same_at_the_end_of_a_run_and_later(data, tmp_path, capsys):
+    """A run that is measured on all test images has it; another's file is added, and its own do not change."""
+    entry = cases.CASES[RECOGNITION].entry.with_budgets(images_per_class=None)
+    folder = cases.run(cases.config(RECOGNITION, data, entry=entry, seed=4), tmp_path)
+    at_the_end = without_seconds(folder)
+    assert (at_the_end["copies"], at_the_end["seed"]) == (16, 4)
+    assert at_the_end["commit"] == folder.json("config.json")["commit"]
+    metrics = folder.json("metrics.json")
+    assert at_the_end["images"] == metrics["images"] and not {"orbit", "copies"} & set(metrics)
+    assert find(tmp_path)[0][0].orbit == folder.json(ORBIT)
+    (folder / ORBIT).unlink()
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.path.iterdir()}
+    assert main(["evaluate", str(folder.path), "--orbit", "16"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and without_seconds(folder) == at_the_end
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.path.iterdir()}
+    assert after.pop(ORBIT) and after == before
+    pooled = at_the_end["pooled"]
+    assert out.splitlines()[0].startswith("orbit pooling, 16 copies (K3: the transformation, at test time)")
+    for line, name in zip(out.splitlines()[1:], ("max", "mean"), strict=False):
+        assert line.startswith(f"{name}: P_test {share(pooled[name]['p_test'])} (")
+    # Measured again with fewer copies, it is replaced.
+    assert main(["evaluate", str(folder.path), "--orbit", "2"]) == 0
+    assert folder.json(ORBIT)["copies"] == 2
+
+
+@pytest.mark.parametrize(
+    "name, options, expected",
+    [
+        (RECOGNITION, ("--orbit", "1"), "--orbit: expected an integer from 2 to 10000; received '1'"),
+        (RECOGNITION, ("--orbit", "4", "--redraws", "2"), "--orbit cannot be combined with --redraws"),
+        (RECOGNITION, ("--orbit", "4", "--dataset", "digits"), "--orbit cannot be combined with --dataset"),
+        (ROTATED, ("--orbit", "4"), "--orbit: only recognition"),
+    ],
+)
+def test_impossible_orbits_are_refused(whole, capsys, name, options, expected):
+    folder = whole(name)
+    refused(capsys, lambda: main(["evaluate", str(folder.path), *options]), expected)
+    # Nor is it measured at the end of a run on some images of each class.
+    assert not (folder / ORBIT).exists()
 
 
 @pytest.fixture

@@ -36,10 +36,14 @@ def made(data, network=NETWORK, task=recognition_rotation.TASK):
 
 def test_files_and_numbers(whole_run):
     names = {str(path.relative_to(whole_run.path)) for path in whole_run.path.rglob("*") if path.is_file()}
-    assert {"flow/history.csv", "flow_refined/history.csv", "flow.keras", "field.png", "metrics.json"} <= names
+    assert {"flow/history.csv", "flow_refined/history.csv", "flow.keras", "metrics.json"} <= names
+    assert {"field.png", "answers.png"} <= names
     assert not any(name.endswith(CHECKPOINT) for name in names)
     metrics = whole_run.json("metrics.json")
     assert metrics["learned"]["cosines"][0] > 0.5 and metrics["train_seconds"] > metrics["learned"]["seconds"] > 0
+    groups = [metrics["learned"]["answers"][group] for group in ("free", "restricted")]
+    # Of the 60 test images those of 6 and 9 are left out.
+    assert 40 < sum(each["images"] for each in groups) < 60 and all(each["median_error"] > 0 for each in groups)
     described = whole_run.json("config.json")["model_arguments"]
     assert described["learner"]["steps"] == 3 and described["network"]["dense"] == 16
     assert [row["step"] for row in whole_run.csv("flow/history.csv")] == [1, 2, 3]

@@ -89,7 +89,7 @@ def test_controls_change_what_is_shown_and_nothing_that_is_measured(control, sho
     assert [variant.task.drawn.of(label) for label in (0, 3, 4)] == [shown] * 3
     assert replace(variant.task, training=None) == task
     assert task_from_json(json.loads(json.dumps(variant.task.to_json()))) == variant.task
-    assert "(control: every class shown" in variant.task.title()
+    assert "(control, in training: every class shown" in variant.task.title()
     # What is drawn depends on the training ranges alone.
     drawn = variant.task.transformation.draw(variant.task.drawn, 0, np.arange(200), np.full(200, 3))
     assert (np.abs((np.asarray(drawn) + 180) % 360 - 180).max() > 90) == (control == "unrestricted")

@@ -56,10 +56,12 @@ def parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
     add("--control", help=f"other training data: {' or '.join(CONTROLS)}; stored as NAME+CONTROL")
+    add("--also-restricted", metavar="LABEL,...", help="also show these in the restricted range only; stored likewise")
+    add("--shown", metavar="LOW..HIGH", help="other restricted range in training only; NAME+shown=LOW..HIGH")
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
-    add("--steps", metavar="N", help="number of training steps; stored as NAME+steps=N")
+    add("--steps", metavar="N|N%", help="steps of training, or share of the profile's; stored as NAME+steps=N")
     add("--learning-rate", metavar="RATE", help="another learning rate; stored as NAME+learning_rate=RATE")
     add("--grid", metavar="SPACING|full", help="spacing of the evaluation grid; full: the finest grid")
     add("--redraws", default="0", metavar="N", help="also measure with N random draws of the parameters")
@@ -212,8 +214,12 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
     if arguments.set:
         variants = [variant.with_arguments(_settings(variant, arguments.set)) for variant in variants]
     if arguments.steps is not None:
-        steps = check.integer("--steps", arguments.steps, 1, 10**9)
-        variants = [variant.with_steps(profile, steps) for variant in variants]
+        if arguments.steps.endswith("%"):
+            share = check.positive("--steps", arguments.steps.removesuffix("%"))
+            variants = [variant.with_share_of_steps(profile, share) for variant in variants]
+        else:
+            steps = check.integer("--steps", arguments.steps, 1, 10**9)
+            variants = [variant.with_steps(profile, steps) for variant in variants]
     if arguments.learning_rate is not None:
         rate = check.positive("--learning-rate", arguments.learning_rate)
         variants = [variant.with_learning_rate(profile, rate) for variant in variants]
@@ -223,6 +229,9 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
     if arguments.control is not None:
         check.choice("--control", arguments.control, tuple(CONTROLS))
         variants = [variant.with_control(arguments.control) for variant in variants]
+    also = check.labels("--also-restricted", arguments.also_restricted) or ()
+    shown = None if arguments.shown is None else (check.interval("--shown", arguments.shown),)
+    variants = [variant.with_shown(shown, also) for variant in variants]
     variants = [variant.with_precision(arguments.precision) for variant in variants]
     if arguments.grid:
         variants = [

@@ -22,6 +22,7 @@ from invariance.ranges import Intervals, centred, contains
 from invariance.wording import join
 
 if TYPE_CHECKING:
+    from invariance.report.responses import Curve
     from invariance.tasks import Generation, Recognition, Task
     from invariance.tasks.draw import Errors
     from invariance.tasks.metrics import Predictions
@@ -498,6 +499,61 @@ def curves_together(curves: Mapping[str, Sequence[Mapping[float, float]]], task:
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def responses(curves: Sequence[Curve], title: str) -> Figure:
+    """Responses against one setting: a panel for each response, a line per model, bars of 95 % intervals.
+
+    The level of each response is dashed, the usual dose dotted.
+
+    Args:
+        curves: of one experiment and one setting.
+        title: of the figure.
+    """
+    names = list(dict.fromkeys(curve.label for curve in curves))
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault(curve.response.key, []).append(curve)
+    figure, row = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False)
+    for axes, members in zip(row[0], panels.values(), strict=True):
+        for curve in members:
+            number = names.index(curve.label)
+            means, halves = zip(*(point.interval for point in curve.points), strict=True)
+            axes.errorbar(
+                [point.dose for point in curve.points],
+                means,
+                [half or 0.0 for half in halves],
+                label=curve.label,
+                color=_STRONG[number % len(_STRONG)],
+                ls=_DASHES[number // len(_STRONG) % len(_DASHES)],
+                lw=1.6,
+                marker="o",
+                ms=4,
+                capsize=3,
+            )
+        levels = {round(curve.level, 4): curve.response for curve in members if curve.level is not None}
+        for number, (level, response) in enumerate(levels.items()):
+            label = response.level_title if number == 0 else None
+            axes.axhline(level, color="black", lw=1, ls=(0, (4, 3)), label=label)
+        usual = sorted({point.dose for curve in members for point in curve.points if point.usual})
+        for number, dose in enumerate(usual):
+            axes.axvline(dose, color="black", lw=1, ls=":", label=members[0].usual if number == 0 else None)
+        axes.set(xlabel=members[0].axis, ylabel=members[0].response.title)
+        if any(curve.logarithmic for curve in members):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        if members[0].response.logarithmic:
+            # An interval that reaches below zero has no end on this scale.
+            axes.set_yscale("log", nonpositive="clip")
+            lowest = min(mean for curve in members for mean in (point.interval[0] for point in curve.points))
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest / 2))
+        elif all(0 <= value <= 1 for curve in members for point in curve.points for _, value in point.values):
+            axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.25)
+    row[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
     return figure
 
 

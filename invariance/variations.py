@@ -103,7 +103,9 @@ class Variant:
         try:
             entry = self.entry.with_budgets([profile], **steps, decay_steps=part(budget.decay_steps, 1))
         except ValueError as error:
-            raise UserError(f"--steps: {percent:g}% of {budget.steps:,} are too few for {self.name}: {error}") from error
+            raise UserError(
+                f"--steps: {percent:g}% of {budget.steps:,} are too few for {self.name}: {error}"
+            ) from error
         return self.named(f"steps={percent:g}%", entry=entry)
 
     def with_learning_rate(self, profile: str, rate: float) -> Variant:

@@ -32,6 +32,27 @@ class Column:
         return ("−" if difference < 0 else "+") + self.form(abs(difference))
 
 
+@dataclass(frozen=True)
+class Response:
+    """A number that answers to how much was shown, and the level it has where nothing transfers.
+
+    Args:
+        key: identifies it.
+        title: of its axis.
+        read: reads it from a run's metrics; None if it was not measured.
+        level: reads the level it is compared with, likewise.
+        level_title: what that is.
+        logarithmic: whether its axis is.
+    """
+
+    key: str
+    title: str
+    read: Callable[[Mapping], float | None]
+    level: Callable[[Mapping], float | None]
+    level_title: str
+    logarithmic: bool = False
+
+
 def share(value: float | None) -> str:
     """A proportion or an error with four decimals and no leading zero; a dash for None."""
     return "—" if value is None else f"{value:.4f}".removeprefix("0")

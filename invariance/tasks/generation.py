@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import contains
-from invariance.tasks.columns import Column, ratio, share
+from invariance.tasks.columns import Column, Response, ratio, share
 from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,6 +163,35 @@ class Generation(Task):
             for key, title, form in kinds
         ]
         return (*own, Column("ratio_others", "others out/in", others, ratio))
+
+    def responses(self) -> tuple[Response, ...]:
+        """Error on the restricted classes out of range, and how many times as large as in range it is."""
+        digits = [str(label) for label in self.restricted]
+
+        def reader(key: str, *within: str) -> Callable[[Mapping], Any]:
+            def read(metrics: Mapping) -> float | None:
+                for name in (*within, key):
+                    metrics = metrics.get(name) or {}
+                values = [metrics[digit] for digit in digits if digit in metrics]
+                return sum(values) / len(values) if values else None
+
+            return read
+
+        who = f"{join(digits)}, mean" if len(digits) > 1 else join(digits)
+        where = self.transformation.describe(self.outside)
+        return (
+            Response(
+                "mse_out",
+                f"mean squared error ({who}; {where})",
+                reader("mse_out"),
+                reader("mse_out", "baselines", "mean image of the digit"),
+                "mean image of the digit",
+                logarithmic=True,
+            ),
+            Response(
+                "ratio", f"error out / in ({who})", reader("ratio"), lambda metrics: 1.0, "as good as in range", True
+            ),
+        )
 
     def remarks(self, metrics: Mapping) -> list[str]:
         number = sum((metrics.get("images") or {}).values())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, complement, extent, intervals
-from invariance.tasks.columns import Column
+from invariance.tasks.columns import Column, Response
 from invariance.transforms import Transformation, transformation_from_json
 from invariance.wording import join
 
@@ -333,6 +333,10 @@ class Task:
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
         """The columns of tables, for some classes of interest."""
+        raise NotImplementedError
+
+    def responses(self) -> tuple[Response, ...]:
+        """What answers to how much is shown of the restricted classes."""
         raise NotImplementedError
 
     def remarks(self, metrics: Mapping) -> list[str]:

@@ -17,7 +17,7 @@ from invariance.cli import run_sweeps
 from invariance.sweeps import FREE_CLASSES, HALF_WIDTH, STEPS, Sweep
 
 # So that all runs of `quick` take less than three hours on two cores.
-RECOGNITION_SHARE, DRAWING_SHARE = {"quick": 36}, {"quick": 24}
+RECOGNITION_SHARE, DRAWING_SHARE = {"quick": 32}, {"quick": 24}
 NETWORK, TOLD = ("baseline",), ("p4cnn", "flow")
 RESTRICTED_NEXT, RESTRICTED_NEXT_DRAWN = (0, 1, 2, 5, 7, 8), (0, 1, 2, 3, 5, 6, 7, 8)
 WIDTHS = (0, 15, 30, 45, 60, 90, 135, 180)

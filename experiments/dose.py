@@ -38,7 +38,7 @@ SWEEPS = (
     recognition(NETWORK, FREE_CLASSES, *range(7), order=RESTRICTED_NEXT),
     recognition(NETWORK, HALF_WIDTH, *WIDTHS),
     recognition(NETWORK, STEPS, 50, 100, 200, 300),
-    # Their curves are flatter, and each run of a flow also learns the flow: fewer points.
+    # Fewer points of what the network is compared with, to stay within the budget; a flow is also learnt in each run.
     recognition(TOLD, FREE_CLASSES, 0, 1, 3, 6, order=RESTRICTED_NEXT),
     recognition(TOLD, HALF_WIDTH, 0, 15, 45, 90),
     recognition(TOLD, STEPS, 50, 100, 200),

@@ -89,7 +89,11 @@ class Curve:
 def curves(runs: Iterable[Run]) -> list[Curve]:
     """The curves in some runs: of each setting that a sweep varied, among runs that agree in all others."""
     groups: dict[str, list[tuple[dict[str, float], Run]]] = {}
-    for run in filter(sweeps.contributes, runs):
+    runs = list(filter(sweeps.contributes, runs))
+    swept_models = {_model(run) for run in runs if sweeps.varied(run.config)}
+    for run in runs:
+        if _model(run) not in swept_models:
+            continue
         try:
             found, rest = sweeps.settings(run)
         except UserError:  # no readable curves
@@ -113,6 +117,12 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
     return sorted(made, key=place)
 
 
+def _model(run: Run) -> tuple[str, str, str, str]:
+    """Experiment, dataset, profile and model without its changes."""
+    experiment, dataset, profile, model = (run.metrics[key] for key in ("experiment", "dataset", "profile", "model"))
+    return experiment, dataset, profile, variations.base(model)
+
+
 def _curves(factor: str, swept: Sequence[tuple[float, Run]], steps: float | None) -> Iterator[Curve]:
     """A curve for each response of runs that differ in one setting, if they do."""
     some = swept[0][1]
@@ -130,9 +140,8 @@ def _curves(factor: str, swept: Sequence[tuple[float, Run]], steps: float | None
             axis = _AXES.get(factor, factor.replace("_", " "))
             if factor == sweeps.HALF_WIDTH:
                 axis += f", {some.task.transformation.unit}"
-            experiment, dataset, profile = (some.metrics[key] for key in ("experiment", "dataset", "profile"))
-            model, level = variations.base(some.metrics["model"]), aggregate(known)[0] if known else None
-            yield Curve(experiment, dataset, profile, model, steps, factor, axis, response, points, level)
+            level = aggregate(known)[0] if known else None
+            yield Curve(*_model(some), steps, factor, axis, response, points, level)
 
 
 HEADS = ("factor", "dose", "model", "response", "mean", "95 % ±", "seeds")

@@ -530,6 +530,7 @@ def responses(curves: Sequence[Curve], title: str) -> Figure:
                 lw=1.6,
                 marker="o",
                 ms=4,
+                elinewidth=1,
                 capsize=3,
             )
         levels = {round(curve.level, 4): curve.response for curve in members if curve.level is not None}
@@ -539,19 +540,32 @@ def responses(curves: Sequence[Curve], title: str) -> Figure:
         usual = sorted({point.dose for curve in members for point in curve.points if point.usual})
         for number, dose in enumerate(usual):
             axes.axvline(dose, color="black", lw=1, ls=":", label=members[0].usual if number == 0 else None)
-        axes.set(xlabel=members[0].axis, ylabel=members[0].response.title)
+        response = members[0].response
+        axes.set(xlabel=members[0].axis, ylabel=response.title)
+        axes.set_title(response.where, fontsize=9)
         if any(curve.logarithmic for curve in members):
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        if members[0].response.logarithmic:
+        doses = sorted({point.dose for curve in members for point in curve.points})
+        if len(doses) <= 10:
+            axes.set_xticks(doses, [f"{dose:g}" for dose in doses], fontsize=8)
+        if response.logarithmic:
             # An interval that reaches below zero has no end on this scale.
             axes.set_yscale("log", nonpositive="clip")
-            lowest = min(mean for curve in members for mean in (point.interval[0] for point in curve.points))
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest / 2))
+            shown = [value for curve in members for point in curve.points for _, value in point.values]
+            axes.set_ylim(0.8 * min(*shown, *levels), 1.25 * max(*shown, *levels))
+            for axis_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                axis_ticks(matplotlib.ticker.FormatStrFormatter("%.3g"))
         elif all(0 <= value <= 1 for curve in members for point in curve.points for _, value in point.values):
             axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.25)
-    row[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    # One legend for all panels, which share their models.
+    handles: dict[str, Any] = {}
+    for axes in row[0]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    row[0][-1].legend(
+        handles.values(), handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8
+    )
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return figure

@@ -96,7 +96,9 @@ class Page:
         parts += [table.markdown() for table in self.tables] or ["No finished runs.\n"]
         heads = ("run", "training", "images/s", "evaluation", "memory", "device", "commit")
         if made := responses.curves(self.runs):
-            parts += [f"## {_DOSES}\n", f"{_DOSES_TEXT}\n", markdown_table(responses.HEADS, responses.texts(made)), ""]
+            parts += [f"## {_DOSES}\n", f"{_DOSES_TEXT}\n"]
+            for own in _by_folder(made):
+                parts.append(f"**{_folder(own)}**\n\n{markdown_table(responses.HEADS, responses.texts(own))}\n")
         facts = ((_name(run), *_facts(run)) for run in self._models)
         rows = [(name, *cost, device, commit) for name, cost, device, commit, _ in facts]
         parts += ["## Runs\n", markdown_table(heads, rows)]
@@ -283,22 +285,25 @@ def _by_folder(made: Sequence[Curve]) -> Iterator[list[Curve]]:
     yield from groups.values()
 
 
+def _folder(made: Sequence[Curve]) -> str:
+    """What the curves have in common."""
+    return " · ".join((made[0].experiment, made[0].dataset, made[0].profile))
+
+
 def _doses(made: Sequence[Curve]) -> str:
     """The curves of one experiment, dataset and profile, and the table of their points, folded."""
     from invariance import figures
 
-    drawn = [(figures.png(figure, dpi=110), name) for name, figure in responses.pictures(made)]
-    factors = list(dict.fromkeys(curve.axis for curve in made))
-    shown = "".join(_figure(picture, axis) for (picture, _), axis in zip(drawn, factors, strict=True))
+    axes = list(dict.fromkeys(curve.axis for curve in made))
+    drawn = (figures.png(figure, dpi=110) for _, figure in responses.pictures(made))
+    shown = "".join(_figure(picture, axis) for picture, axis in zip(drawn, axes, strict=True))
     lines = [("th", responses.HEADS), *(("td", texts) for texts in responses.texts(made))]
     table = "".join(
         "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>" for tag, texts in lines
     )
-    first = made[0]
     return (
-        f"<details><summary>{escape(' · '.join((first.experiment, first.dataset, first.profile)))}: "
-        f"{escape(join(factors))}</summary><p>{escape(_DOSES_TEXT)}</p>{shown}"
-        f"<div class=wide><table>{table}</table></div></details>"
+        f"<details><summary>{escape(_folder(made))}: {escape(join(axes))}</summary>"
+        f"<p>{escape(_DOSES_TEXT)}</p>{shown}<div class=wide><table>{table}</table></div></details>"
     )
 
 

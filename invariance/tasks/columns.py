@@ -39,6 +39,7 @@ class Response:
     Args:
         key: identifies it.
         title: of its axis.
+        where: the range in which it is measured, in words.
         read: reads it from a run's metrics; None if it was not measured.
         level: reads the level it is compared with, likewise.
         level_title: what that is.
@@ -47,6 +48,7 @@ class Response:
 
     key: str
     title: str
+    where: str
     read: Callable[[Mapping], float | None]
     level: Callable[[Mapping], float | None]
     level_title: str

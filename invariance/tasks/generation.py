@@ -177,19 +177,26 @@ class Generation(Task):
 
             return read
 
-        who = f"{join(digits)}, mean" if len(digits) > 1 else join(digits)
-        where = self.transformation.describe(self.outside)
+        who, where = join(digits), self.transformation.describe(self.outside)
+        mean = reader("mse_out", "baselines", "mean image of the digit")
         return (
             Response(
                 "mse_out",
-                f"mean squared error ({who}; {where})",
+                f"mean squared error of {who}",
+                where,
                 reader("mse_out"),
-                reader("mse_out", "baselines", "mean image of the digit"),
+                mean,
                 "mean image of the digit",
-                logarithmic=True,
+                True,
             ),
             Response(
-                "ratio", f"error out / in ({who})", reader("ratio"), lambda metrics: 1.0, "as good as in range", True
+                "ratio",
+                f"error of {who}, out / in",
+                where,
+                reader("ratio"),
+                lambda metrics: 1.0,
+                "as good as in range",
+                True,
             ),
         )
 

@@ -176,7 +176,8 @@ class Recognition(Task):
         return tuple(
             Response(
                 key,
-                f"{METRICS[key].title} ({join(self.restricted)} {self.transformation.describe(pairs)})",
+                f"{METRICS[key].title} of {join(self.restricted)}",
+                self.transformation.describe(pairs),
                 reader(key),
                 reader("chance"),
                 "chance",

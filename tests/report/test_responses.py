@@ -111,7 +111,10 @@ def test_what_is_drawn(runs):
     np.testing.assert_allclose(line.get_xydata(), [[0, 0.2], [45, 0.45], [90, 0.8]])
     level, usual = p_inv.lines[-2:]
     assert level.get_ydata()[0] == 0.125 and usual.get_xdata()[0] == 45
-    assert p_out.get_ylabel() == "P_out (3 and 4 from 45 to 315 degrees)" and p_inv.get_xscale() == "linear"
+    assert (p_out.get_ylabel(), p_out.get_title()) == (
+        "P_out of 3 and 4",
+        "from 45 to 315 degrees",
+    ) and p_inv.get_xscale() == "linear"
     assert {text.get_text() for text in p_inv.get_legend().get_texts()} == {
         "baseline (400 steps)", "chance", "published setting",
     }  # fmt: skip

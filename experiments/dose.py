@@ -4,6 +4,7 @@ What is measured never changes: recognition of 3 and 4, and drawing of 4 and 9, 
 from 135 to 225 degrees), however many classes are restricted and however wide their range in training is. Free classes
 are restricted in ascending order, one after the other, so that their number also says which they are. A flow is learnt
 from the free classes or, if there is none, from all.
+Beyond a half-width of 45 degrees, P_out includes angles that are shown; P_inv does so beyond 135 degrees only.
 Cost: 180 runs; quick, with the shares of its steps below, 2:43 h on two cores of 200 GFLOP/s together; standard, with
     all of its steps, 44 h (the forecasts of the program, which prints one for the machine at hand).
 Run:  make dose JOBS=2 [PROFILE=quick] [SEED=0-2]

@@ -13,6 +13,9 @@ ARGS      ?=
 # A shell expands ~ only at the beginning of a word.
 override RUNS := $(patsubst ~/%,$(HOME)/%,$(RUNS))
 
+# Some experiments have a usual number of seeds of their own.
+SEEDS := $(if $(filter file,$(origin SEED)),,--seed '$(SEED)')
+
 # A file of experiments/ is an experiment and a target of its name.
 EXPERIMENTS := $(subst _,-,$(basename $(notdir $(filter-out %/__init__.py,$(wildcard experiments/*.py)))))
 
@@ -71,7 +74,7 @@ $(BOOKS): $(READY)
 	@touch $@
 
 $(EXPERIMENTS): $(READY)
-	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' --seed '$(SEED)' \
+	@$(BIN)/python -m experiments.$(subst -,_,$@) --profile '$(PROFILE)' --dataset '$(DATASET)' $(SEEDS) \
 	    --runs '$(RUNS)' --jobs '$(JOBS)' --precision '$(PRECISION)' $(if $(MODELS),--models '$(MODELS)') $(ARGS)
 
 # Of the committed results and, if there are any, of the runs.

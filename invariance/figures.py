@@ -22,6 +22,7 @@ from invariance.ranges import Intervals, centred, contains
 from invariance.wording import join
 
 if TYPE_CHECKING:
+    from invariance.report.responses import Curve
     from invariance.tasks import Generation, Recognition, Task
     from invariance.tasks.applied_movement import AppliedMovement
     from invariance.tasks.draw import Errors
@@ -557,6 +558,75 @@ def curves_together(curves: Mapping[str, Sequence[Mapping[float, float]]], task:
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return figure
+
+
+def responses(curves: Sequence[Curve], title: str) -> Figure:
+    """Responses against one setting: a panel for each response, a line per model, bars of 95 % intervals.
+
+    The level of each response is dashed, the usual dose dotted.
+
+    Args:
+        curves: of one experiment and one setting.
+        title: of the figure.
+    """
+    names = list(dict.fromkeys(curve.label for curve in curves))
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault(curve.response.key, []).append(curve)
+    figure, row = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False)
+    for axes, members in zip(row[0], panels.values(), strict=True):
+        for curve in members:
+            number = names.index(curve.label)
+            means, halves = zip(*(point.interval for point in curve.points), strict=True)
+            axes.errorbar(
+                [point.dose for point in curve.points],
+                means,
+                [half or 0.0 for half in halves],
+                label=curve.label,
+                color=_STRONG[number % len(_STRONG)],
+                ls=_DASHES[number // len(_STRONG) % len(_DASHES)],
+                lw=1.6,
+                marker="o",
+                ms=4,
+                elinewidth=1,
+                capsize=3,
+            )
+        levels = {round(curve.level, 4): curve.response for curve in members if curve.level is not None}
+        for number, (level, response) in enumerate(levels.items()):
+            label = response.level_title if number == 0 else None
+            axes.axhline(level, color="black", lw=1, ls=(0, (4, 3)), label=label)
+        usual = sorted({point.dose for curve in members for point in curve.points if point.usual})
+        for number, dose in enumerate(usual):
+            axes.axvline(dose, color="black", lw=1, ls=":", label=members[0].usual if number == 0 else None)
+        response = members[0].response
+        axes.set(xlabel=members[0].axis, ylabel=response.title)
+        axes.set_title(response.where, fontsize=9)
+        if any(curve.logarithmic for curve in members):
+            axes.set_xscale("log", base=2)
+        doses = sorted({point.dose for curve in members for point in curve.points})
+        if len(doses) <= 10:
+            axes.set_xticks(doses, [f"{dose:g}" for dose in doses], fontsize=8)
+        if response.logarithmic:
+            # An interval that reaches below zero has no end on this scale.
+            axes.set_yscale("log", nonpositive="clip")
+            shown = [value for curve in members for point in curve.points for _, value in point.values]
+            axes.set_ylim(0.8 * min(*shown, *levels), 1.25 * max(*shown, *levels))
+            for axis_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                axis_ticks(matplotlib.ticker.FormatStrFormatter("%.3g"))
+        elif all(0 <= value <= 1 for curve in members for point in curve.points for _, value in point.values):
+            axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.25)
+    # One legend for all panels, which share their models.
+    handles: dict[str, Any] = {}
+    for axes in row[0]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    row[0][-1].legend(
+        handles.values(), handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8
+    )
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
     return figure
 
 

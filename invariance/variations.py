@@ -86,6 +86,28 @@ class Variant:
             )
         return self.named(f"steps={steps}", entry=self.entry.with_budgets([profile], steps=steps))
 
+    def with_share_of_steps(self, profile: str, percent: float) -> Variant:
+        """Trained for a share of the profile's steps, with its schedule of the learning rate shortened alike.
+
+        Raises:
+            UserError: if too few steps remain.
+        """
+        if percent == 100:
+            return self
+        budget = self.entry.budgets[profile]
+
+        def part(number: int, least: int) -> int:
+            return max(least, round(number * percent / 100))
+
+        steps = {"steps": part(budget.steps, 1), "warmup_steps": part(budget.warmup_steps, 0)}
+        try:
+            entry = self.entry.with_budgets([profile], **steps, decay_steps=part(budget.decay_steps, 1))
+        except ValueError as error:
+            raise UserError(
+                f"--steps: {percent:g}% of {budget.steps:,} are too few for {self.name}: {error}"
+            ) from error
+        return self.named(f"steps={percent:g}%", entry=entry)
+
     def with_learning_rate(self, profile: str, rate: float) -> Variant:
         """With another learning rate and the same schedule."""
         return self.named(f"learning_rate={rate}", entry=self.entry.with_budgets([profile], learning_rate=rate))
@@ -154,6 +176,37 @@ class Variant:
             raise UserError(f"--control: {self.name} has no restricted classes")
         shown = self.task.ranges.default if control == UNRESTRICTED else self._restricted_range("--control")
         return self.named(control, task=replace(self.task, training=Ranges(shown)))
+
+    def with_shown(self, shown: Intervals | None, also: tuple[int, ...] = ()) -> Variant:
+        """Trained on more or fewer drawings, and measured as before: same classes, same ranges.
+
+        Args:
+            shown: the range in which restricted classes are shown; None for their own.
+            also: further classes that are shown in that range only. They are not measured as restricted ones.
+
+        Raises:
+            UserError: if the task has no restricted classes, or refuses these.
+        """
+        if shown is None and not also:
+            return self
+        option = "--shown" if shown else "--also-restricted"
+        if not self.task.restricted:
+            raise UserError(f"{option}: {self.name} has no restricted classes")
+        if self.task.training:
+            raise UserError(f"{option}: {self.name} has other training data already")
+        if twice := sorted({*self.task.restricted, *self.task.excluded} & set(also)):
+            raise UserError(f"--also-restricted: expected free classes of {self.name}; received {_listed(twice)}")
+        pairs = shown or self._restricted_range(option)
+        training = Ranges(self.task.ranges.default, dict.fromkeys((*self.task.restricted, *also), pairs))
+        if training == self.task.ranges:
+            return self
+        suffixes = [f"also_restricted={_listed(also)}"] if also else []
+        if shown:
+            suffixes.append("shown=" + ",".join(f"{low:g}..{high:g}" for low, high in shown))
+        try:
+            return self.named(_MARK.join(suffixes), task=replace(self.task, training=training))
+        except ValueError as error:
+            raise UserError(f"{option}: {error}") from error
 
     def with_precision(self, precision: str) -> Variant:
         """Trained in another precision; float32 leaves the name as it is."""

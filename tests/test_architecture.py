@@ -22,7 +22,7 @@ LAYERS = (
     ("tasks",),
     ("experiment",),
     ("transfer",),
-    ("variations", "runs"),
+    ("variations", "runs", "sweeps"),
     ("report", "benchmark", "notebooks", "probing"),
     ("cli",),
 )

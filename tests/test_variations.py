@@ -17,7 +17,7 @@ from invariance.tasks.task import task_from_json
 from invariance.transforms import Rotation
 from invariance.variations import Variant, base, is_changed, told, without_precision
 
-ALL = ((0, 360),)
+ALL, UP = ((0, 360),), ((-15, 15),)
 
 
 def variant(task, model="ae_rotation"):
@@ -89,7 +89,7 @@ def test_controls_change_what_is_shown_and_nothing_that_is_measured(control, sho
     assert [variant.task.drawn.of(label) for label in (0, 3, 4)] == [shown] * 3
     assert replace(variant.task, training=None) == task
     assert task_from_json(json.loads(json.dumps(variant.task.to_json()))) == variant.task
-    assert "(control: every class shown" in variant.task.title()
+    assert "(control, in training: every class shown" in variant.task.title()
     # What is drawn depends on the training ranges alone.
     drawn = variant.task.transformation.draw(variant.task.drawn, 0, np.arange(200), np.full(200, 3))
     assert (np.abs((np.asarray(drawn) + 180) % 360 - 180).max() > 90) == (control == "unrestricted")
@@ -106,3 +106,54 @@ def test_what_models_are_told():
     assert told("cnn_00+steps=5", entry, task) == "K0: labelled images" == told("unknown", None, task)
     assert told("cnn_00+unrestricted+bfloat16", entry, task).startswith("K0: labelled images and the missing")
     assert told("flow", replace(entry, told="K1: pairs"), task) == "K1: pairs"
+
+
+def test_what_is_shown_changes_and_nothing_that_is_measured():
+    task = recognition_rotation.TASK
+    plain = Variant("cnn_00", recognition_rotation.MODELS["cnn_00"], task)
+    changed = plain.with_shown(((-15, 15),), (0, 8))
+    assert changed.name == "cnn_00+also_restricted=0,8+shown=-15..15"
+    assert [changed.task.drawn.of(label) for label in (0, 1, 3, 4, 8)] == [UP, ALL, UP, UP, UP]
+    assert replace(changed.task, training=None) == task and changed.entry is plain.entry
+    assert task_from_json(json.loads(json.dumps(changed.task.to_json()))) == changed.task
+    assert "(in training: classes 0, 3, 4 and 8 shown within ±15 degrees only): classes 3 and 4" in changed.task.title()
+    # A transformation is learnt from what is free in training; without any, from all.
+    assert changed.task.teaching((0, 1, 2, 3, 4, 5, 7, 8)) == (1, 2, 5, 7)
+    assert plain.with_shown(None, (0, 1, 2, 5, 7, 8)).task.teaching((0, 1, 2, 3, 4, 5, 7, 8)) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        7,
+        8,
+    )
+    # As it is, it keeps its name.
+    assert plain.with_shown(((-45, 45),)) is plain is plain.with_shown(None)
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda variant: variant.with_shown(None, (3,)), "--also-restricted: expected free classes .*; received 3"),
+        (lambda variant: variant.with_shown(None, (0, 6)), "--also-restricted: expected free classes .*; received 6"),
+        (lambda variant: variant.with_control("unrestricted").with_shown(((0, 0),)), "--shown: .* other training data"),
+        (lambda variant: variant.with_classes((), None).with_shown(((0, 0),)), "--shown: .* no restricted classes"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown(change, expected):
+    task = replace(recognition_rotation.TASK)
+    with pytest.raises(UserError, match=f"^{expected}"):
+        change(Variant("cnn_00", recognition_rotation.MODELS["cnn_00"], task))
+
+
+def test_a_share_of_the_steps_shortens_the_whole_schedule():
+    plain = variant(ROTATED)
+    half, paper = plain.with_share_of_steps("quick", 50), plain.with_share_of_steps("paper", 12.5)
+    before, after = (each.entry.budgets["quick"] for each in (plain, half))
+    assert (half.name, paper.name) == ("ae_rotation+steps=50%", "ae_rotation+steps=12.5%")
+    assert (before.steps, before.warmup_steps) == (2500, 20) and after == replace(before, steps=1250, warmup_steps=10)
+    assert half.entry.budgets["standard"] == plain.entry.budgets["standard"]
+    assert paper.entry.budgets["paper"].steps == 12_500
+    assert plain.with_share_of_steps("quick", 100) is plain

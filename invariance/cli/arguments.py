@@ -116,6 +116,21 @@ def labels(option: str, text: str | None) -> tuple[int, ...] | None:
         raise UserError(f"{option}: expected class labels separated by commas; received {text!r}") from error
 
 
+def interval(option: str, text: str) -> tuple[float, float]:
+    """The range in a text such as "-15..15".
+
+    Raises:
+        UserError: if it is not such a text.
+    """
+    try:
+        low, high = map(float, text.split(".."))
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{option}: expected LOW..HIGH with LOW <= HIGH; received {text!r}") from None
+    return low, high
+
+
 def spacing(option: str, text: str, task: Task) -> float | None:
     """The spacing of an evaluation grid; None for "full", the finest grid.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from invariance.runs.engine import carry_out
 from invariance.runs.execute import PRECISIONS, Options, RunConfig, check_unchanged, load_data
 from invariance.runs.find import find
 from invariance.runs.provenance import stderr_on_failure
+from invariance.sweeps import varied
 from invariance.variations import CONTROLS, Variant
 
 if TYPE_CHECKING:
@@ -56,10 +58,12 @@ def parser(experiment: Experiment) -> argparse.ArgumentParser:
     add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
     add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
     add("--control", help=f"other training data: {' or '.join(CONTROLS)}; stored as NAME+CONTROL")
+    add("--also-restricted", metavar="LABEL,...", help="also show these in the restricted range only; stored likewise")
+    add("--shown", metavar="LOW..HIGH", help="other restricted range in training only; NAME+shown=LOW..HIGH")
     add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
     add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
     add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
-    add("--steps", metavar="N", help="number of training steps; stored as NAME+steps=N")
+    add("--steps", metavar="N|N%", help="steps of training, or share of the profile's; stored as NAME+steps=N")
     add("--learning-rate", metavar="RATE", help="another learning rate; stored as NAME+learning_rate=RATE")
     add("--grid", metavar="SPACING|full", help="spacing of the evaluation grid; full: the finest grid")
     add("--redraws", default="0", metavar="N", help="also measure with N random draws of the parameters")
@@ -76,48 +80,106 @@ def run_experiment(experiment: Experiment, argv: Sequence[str] | None = None) ->
 
 
 def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
+    command = checked(experiment, argv)
+    if command.arguments.print_config:
+        dataset = command.arguments.dataset
+        if dataset != "auto":
+            datasets.resolve(dataset)
+        print(json.dumps([config.to_json() for config in command.configs(dataset)], indent=1))
+        return 0
+    say = Progress("", command.arguments.quiet).line
+    if command.uncorrected:
+        say(f"--corrected: nothing to correct in {', '.join(command.uncorrected)}; omitted")
+    # In a child, because it may import TensorFlow (see `processes`).
+    dataset = in_child(lambda: datasets.resolve(command.arguments.dataset, say))
+    configs = command.configs(dataset)
+    _say_titles(command.variants, say)
+    together(configs, command, dataset, say, lambda: _tables(command.arguments.runs, experiment, configs))
+    return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of an experiment, once it is checked.
+
+    Attributes:
+        experiment: the experiment.
+        arguments: the command line.
+        seeds: of the runs.
+        variants: the models to run.
+        uncorrected: names of models omitted because --corrected has nothing to correct in them.
+        redraws: see `Options`.
+    """
+
+    experiment: Experiment
+    arguments: argparse.Namespace
+    seeds: list[int]
+    variants: list[Variant]
+    uncorrected: list[str]
+    redraws: int
+
+    def configs(self, dataset: str, record: Mapping[str, Any] | None = None) -> list[RunConfig]:
+        """The runs, on a dataset; ``record``: see `RunConfig`."""
+        curves = self.experiment.published_curves if dataset == self.experiment.published_on else {}
+        return [
+            RunConfig(
+                self.experiment.name,
+                self.arguments.profile,
+                variant.name,
+                variant.entry,
+                variant.task,
+                dataset,
+                seed,
+                self.arguments.precision,
+                curves.get(variant.name, {}),
+                record or {},
+            )
+            for seed in self.seeds
+            for variant in self.variants
+        ]
+
+
+def checked(experiment: Experiment, argv: Sequence[str] | None) -> Command:
+    """Parses a command line of an experiment.
+
+    Raises:
+        UserError: if there is a mistake in it.
+    """
     arguments = parser(experiment).parse_args(argv)
     check.choice("--profile", arguments.profile, PROFILES)
     check.choice("--precision", arguments.precision, tuple(PRECISIONS))
     seeds = check.seeds(arguments.seed)
-    jobs = check.integer("--jobs", arguments.jobs, 1, len(cores()))
+    check.integer("--jobs", arguments.jobs, 1, len(cores()))
     redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
     if arguments.tensorboard:
         require_extra("tensorboard", "--tensorboard")
     variants, uncorrected = _variants(experiment, arguments)
     for variant in variants:
         variant.task.check(variant.entry.budgets[arguments.profile].evaluation(redraws=redraws))
-    say = Progress("", arguments.quiet).line
+    return Command(experiment, arguments, seeds, variants, uncorrected, redraws)
 
-    def configs_on(dataset: str) -> list[RunConfig]:
-        curves = experiment.published_curves if dataset == experiment.published_on else {}
-        return [
-            RunConfig(
-                experiment.name,
-                arguments.profile,
-                variant.name,
-                variant.entry,
-                variant.task,
-                dataset,
-                seed,
-                arguments.precision,
-                curves.get(variant.name, {}),
-            )
-            for seed in seeds
-            for variant in variants
-        ]
 
-    if arguments.print_config:
-        if arguments.dataset != "auto":
-            datasets.resolve(arguments.dataset)
-        print(json.dumps([config.to_json() for config in configs_on(arguments.dataset)], indent=1))
-        return 0
-    if uncorrected:
-        say(f"--corrected: nothing to correct in {', '.join(uncorrected)}; omitted")
-    # In a child, because it may import TensorFlow (see `processes`).
-    dataset = in_child(lambda: datasets.resolve(arguments.dataset, say))
-    configs = configs_on(dataset)
-    _say_titles(variants, say)
+def together(
+    configs: Sequence[RunConfig],
+    command: Command,
+    dataset: str,
+    say: Callable[[str], Any],
+    conclude: Callable[[], str],
+) -> None:
+    """Carries out runs on one dataset: announces them, and says at the end what came of them.
+
+    Args:
+        configs: the runs, of one or several experiments.
+        command: says how to carry them out.
+        dataset: that of the runs.
+        say: prints a line.
+        conclude: a function that returns the last words, once all has been run.
+
+    Raises:
+        UserError, RunError: see `carry_out`; also if some runs failed.
+    """
+    arguments = command.arguments
+    seeds = list(dict.fromkeys(config.seed for config in configs))
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     say(f"{dataset} · {arguments.profile} · {named} · {arguments.precision} · runs in {arguments.runs}")
     caveat = datasets.caveat(datasets.stored_as(dataset))
@@ -128,8 +190,9 @@ def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
         check_unchanged(config.folder(arguments.runs), config)
 
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
-    jobs = max(1, min(jobs, len(pending)))
-    for line in departures(pending):
+    jobs = max(1, min(int(arguments.jobs), len(pending)))
+    # What a sweep varies is announced by the sweep.
+    for line in departures([config for config in pending if not varied(config.record)]):
         say(line)
     resumed = None if arguments.overwrite else arguments.runs
     data, first = None, None
@@ -148,17 +211,16 @@ def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
             return loaded
 
         first = pending[0], before_first
-    options = Options(arguments.overwrite, arguments.quiet, arguments.tensorboard, redraws)
+    options = Options(arguments.overwrite, arguments.quiet, arguments.tensorboard, command.redraws)
     failures = carry_out(configs, arguments.runs, options, jobs, data, first)
     say("")
-    say(_tables(arguments.runs, experiment, configs))
+    say(conclude())
     if caveat:
         say(caveat)
     if failures:
         names = [f"{each.model} seed {each.seed}" if len(seeds) > 1 else each.model for each, _ in failures]
         mistakes = all(isinstance(error, UserError) for _, error in failures)
         raise (UserError if mistakes else RunError)(f"not finished: {', '.join(names)}")
-    return 0
 
 
 def _say_titles(variants: Sequence[Variant], say: Callable[[str], Any]) -> None:
@@ -212,8 +274,12 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
     if arguments.set:
         variants = [variant.with_arguments(_settings(variant, arguments.set)) for variant in variants]
     if arguments.steps is not None:
-        steps = check.integer("--steps", arguments.steps, 1, 10**9)
-        variants = [variant.with_steps(profile, steps) for variant in variants]
+        if arguments.steps.endswith("%"):
+            share = check.positive("--steps", arguments.steps.removesuffix("%"))
+            variants = [variant.with_share_of_steps(profile, share) for variant in variants]
+        else:
+            steps = check.integer("--steps", arguments.steps, 1, 10**9)
+            variants = [variant.with_steps(profile, steps) for variant in variants]
     if arguments.learning_rate is not None:
         rate = check.positive("--learning-rate", arguments.learning_rate)
         variants = [variant.with_learning_rate(profile, rate) for variant in variants]
@@ -223,6 +289,9 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
     if arguments.control is not None:
         check.choice("--control", arguments.control, tuple(CONTROLS))
         variants = [variant.with_control(arguments.control) for variant in variants]
+    also = check.labels("--also-restricted", arguments.also_restricted) or ()
+    shown = None if arguments.shown is None else (check.interval("--shown", arguments.shown),)
+    variants = [variant.with_shown(shown, also) for variant in variants]
     variants = [variant.with_precision(arguments.precision) for variant in variants]
     if arguments.grid:
         variants = [

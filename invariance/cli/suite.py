@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from invariance.cli import arguments as check
 from invariance.cli import run
@@ -11,7 +11,7 @@ from invariance.errors import Interrupted, RunError, UserError
 from invariance.experiment import Part, Suite
 
 # What the parts of a suite decide themselves.
-_OWN = ("--models", "--control", "--restricted", "--excluded", "--set", "--steps")
+_OWN = ("--models", "--control", "--restricted", "--also-restricted", "--shown", "--excluded", "--set", "--steps")
 
 
 def run_suite(suite: Suite, argv: Sequence[str] | None = None) -> int:
@@ -22,14 +22,10 @@ def run_suite(suite: Suite, argv: Sequence[str] | None = None) -> int:
 def _run_suite(suite: Suite, argv: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if "--help" in given or "-h" in given:
-        print(f"{suite.title}\n\nRuns, each with the options given here:")
-        print("\n".join(f"  {part}" for part in suite.parts))
-        print(f"\nOptions: those of every experiment (see --help there), without {', '.join(_OWN)}.")
+        print_help(suite.title, suite.parts)
         return 0
-    for option in given:
-        if option.partition("=")[0] in _OWN:
-            raise UserError(f"{option.partition('=')[0]}: decided by the suite; run its experiments one by one instead")
-    commands = [(part, _arguments(part, given)) for part in suite.parts]
+    refuse_own(given)
+    commands = [(part, arguments_of(part, given)) for part in suite.parts]
     for part, arguments in commands:
         # All of them now, because the last may start hours after the first.
         run.parser(part.experiment).parse_args(arguments)
@@ -47,5 +43,20 @@ def _run_suite(suite: Suite, argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _arguments(part: Part, given: Sequence[str]) -> list[str]:
+def print_help(title: str, lines: Iterable[object]) -> None:
+    """Prints what a suite runs."""
+    print(f"{title}\n\nRuns, each with the options given here:")
+    print("\n".join(f"  {line}" for line in lines))
+    print(f"\nOptions: those of every experiment (see --help there), without {', '.join(_OWN)}.")
+
+
+def refuse_own(given: Sequence[str]) -> None:
+    """Raises UserError if one of the given options is what the parts of a suite decide."""
+    for option in given:
+        if option.partition("=")[0] in _OWN:
+            raise UserError(f"{option.partition('=')[0]}: decided by the suite; run its experiments one by one instead")
+
+
+def arguments_of(part: Part, given: Sequence[str]) -> list[str]:
+    """The command line of a part, with the options given to the suite."""
     return ["--models", ",".join(part.models), *part.options, *given]

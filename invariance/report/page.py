@@ -13,10 +13,12 @@ from invariance import datasets
 from invariance.errors import UserError
 from invariance.experiment import Experiment
 from invariance.progress import duration
-from invariance.report import overview
+from invariance.report import overview, responses
 from invariance.report.claims import UNTESTED, Verdict
+from invariance.report.responses import Curve
 from invariance.report.table import PAIRS, Table, common_restricted, markdown_table, warnings_of
 from invariance.runs.find import Run
+from invariance.sweeps import only_for_curves
 from invariance.wording import join
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
@@ -46,6 +48,11 @@ class Page:
     verdicts: Sequence[Verdict]
     experiments: Mapping[str, Experiment]
 
+    @property
+    def _models(self) -> list[Run]:
+        """The runs of models as they are, without the dozens that sweeps consist of."""
+        return [run for run in self.runs if not only_for_curves(run)]
+
     def html(self) -> str:
         """The report as one HTML file."""
         told = overview.answer(self.tables, self.experiments)
@@ -69,11 +76,14 @@ class Page:
         parts.append("<h2>Numbers</h2>")
         shown = [_table(table, self.experiments.get(table.experiment)) for table in self.tables]
         parts += shown or ["<p>No finished runs.</p>"]
-        if self.runs:
+        if made := responses.curves(self.runs):
+            parts.append(f"<h2>{_DOSES}</h2>")
+            parts += [_doses(own) for own in _by_folder(made)]
+        if self._models:
             parts.append("<h2>Figures of all models</h2>")
-            parts += [_figure(*each) for each in _together(self.runs)]
+            parts += [_figure(*each) for each in _together(self._models)]
             parts.append("<h2>Runs</h2>")
-            parts += [_run(run) for run in self.runs]
+            parts += [_run(run) for run in self._models]
         parts.append("<h2>Differences from the original</h2>")
         parts += [_deviations(experiment) for experiment in self.experiments.values() if experiment.deviations]
         if self.others:
@@ -94,7 +104,11 @@ class Page:
         parts.append("\n## Numbers\n")
         parts += [table.markdown() for table in self.tables] or ["No finished runs.\n"]
         heads = ("run", "training", "images/s", "evaluation", "memory", "device", "commit")
-        facts = ((_name(run), *_facts(run)) for run in self.runs)
+        if made := responses.curves(self.runs):
+            parts += [f"## {_DOSES}\n", f"{_DOSES_TEXT}\n"]
+            for own in _by_folder(made):
+                parts.append(f"**{_folder(own)}**\n\n{markdown_table(responses.HEADS, responses.texts(own))}\n")
+        facts = ((_name(run), *_facts(run)) for run in self._models)
         rows = [(name, *cost, device, commit) for name, cost, device, commit, _ in facts]
         parts += ["## Runs\n", markdown_table(heads, rows)]
         parts.append("\n## Differences from the original\n")
@@ -264,6 +278,43 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         seeds = "; shaded: range over the seeds" if max(map(len, curves.values())) > 1 else ""
         caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean over {classes}{seeds}"
         yield figures.png(figures.curves_together(curves, task, caption), dpi=110), caption
+
+
+_DOSES = "Dose and response"
+_DOSES_TEXT = (
+    "How much must be shown before it transfers? One setting is varied at a time; what is measured, and where, stays "
+    "the same. Means and 95 % intervals over seeds (Student's t); a star marks the setting that all other curves have."
+)
+
+
+def _by_folder(made: Sequence[Curve]) -> Iterator[list[Curve]]:
+    """Curves of one experiment, dataset and profile at a time."""
+    groups: dict[tuple[str, str, str], list[Curve]] = {}
+    for curve in made:
+        groups.setdefault((curve.experiment, curve.dataset, curve.profile), []).append(curve)
+    yield from groups.values()
+
+
+def _folder(made: Sequence[Curve]) -> str:
+    """What the curves have in common."""
+    return " · ".join((made[0].experiment, made[0].dataset, made[0].profile))
+
+
+def _doses(made: Sequence[Curve]) -> str:
+    """The curves of one experiment, dataset and profile, and the table of their points, folded."""
+    from invariance import figures
+
+    axes = list(dict.fromkeys(curve.axis for curve in made))
+    drawn = (figures.png(figure, dpi=110) for _, figure in responses.pictures(made))
+    shown = "".join(_figure(picture, axis) for picture, axis in zip(drawn, axes, strict=True))
+    lines = [("th", responses.HEADS), *(("td", texts) for texts in responses.texts(made))]
+    table = "".join(
+        "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>" for tag, texts in lines
+    )
+    return (
+        f"<details><summary>{escape(_folder(made))}: {escape(join(axes))}</summary>"
+        f"<p>{escape(_DOSES_TEXT)}</p>{shown}<div class=wide><table>{table}</table></div></details>"
+    )
 
 
 def _deviations(experiment: Experiment) -> str:

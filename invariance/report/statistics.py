@@ -58,3 +58,13 @@ def least_p(first: int, second: int) -> float:
     """The smallest p-value a two-sided permutation test can have with groups of these sizes."""
     # Twice the one-sided value, which counts at least the observed split.
     return 2 / math.comb(first + second, first)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half the width of its 95 % interval by Student's t (None for a single value)."""
+    average, deviation = aggregate(values)
+    if deviation is None:
+        return average, None
+    from scipy.stats import t
+
+    return average, float(t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values)))

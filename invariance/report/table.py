@@ -18,6 +18,7 @@ from invariance.experiment import PROFILES, Band, Experiment, comparable
 from invariance.progress import duration
 from invariance.report.statistics import aggregate, least_p, permutation, pooled
 from invariance.runs.find import UNKNOWN, Run
+from invariance.sweeps import only_for_curves
 from invariance.tasks.columns import ROUGH, Column, Number, log_odds
 from invariance.wording import join
 
@@ -345,7 +346,7 @@ def _cells(table: Table, row: Row) -> list[tuple[Column, Cell]]:
 
 
 def tables(runs: Iterable[Run], experiments: Mapping[str, Experiment]) -> list[Table]:
-    """Gathers runs into one table for each experiment, dataset and profile.
+    """Gathers runs into one table for each experiment, dataset and profile, except those of sweeps.
 
     Args:
         runs: finished runs.
@@ -354,6 +355,8 @@ def tables(runs: Iterable[Run], experiments: Mapping[str, Experiment]) -> list[T
     """
     groups: dict[tuple, dict[str, list[Run]]] = {}
     for run in runs:
+        if only_for_curves(run):
+            continue
         key = run.metrics["experiment"], run.metrics["dataset"], run.metrics["profile"]
         groups.setdefault(key, {}).setdefault(run.metrics["model"], []).append(run)
     result = []

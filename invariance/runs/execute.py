@@ -41,6 +41,7 @@ class RunConfig:
         seed: of weights, order and draws; 0 <= seed < 2**32.
         precision: a key of `PRECISIONS`.
         published: digit -> {parameter: published value}, drawn beside ours.
+        record: written into config.json as well; does not change the numbers.
 
     Raises:
         ValueError: if the task cannot be measured on the budget's grid.
@@ -55,6 +56,7 @@ class RunConfig:
     seed: int = 0
     precision: str = "float32"
     published: Mapping[int, Mapping[float, float]] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.task.points(self.budget.grid_spacing)
@@ -218,7 +220,7 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
         source = {"data_source": data.source}
         if isinstance(config.builder, FileBuilder):
             source["builder_file"] = str(config.builder.path.resolve())
-        write_json(folder / "config.json", {**described, **provenance(), **source})
+        write_json(folder / "config.json", {**described, **config.record, **provenance(), **source})
     prepare = task.prepare(config.seed, classes)
     learned, learning = _learned(config, data, folder, progress, options)
     if learned is not None:

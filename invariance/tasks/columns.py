@@ -38,6 +38,29 @@ class Column:
         return ("−" if difference < 0 else "+") + self.form(abs(difference))
 
 
+@dataclass(frozen=True)
+class Response:
+    """A number that answers to how much was shown, and the level it has where nothing transfers.
+
+    Args:
+        key: identifies it.
+        title: of its axis.
+        where: the range in which it is measured, in words.
+        read: reads it from a run's metrics; None if it was not measured.
+        level: reads the level it is compared with, likewise.
+        level_title: what that is.
+        logarithmic: whether its axis is.
+    """
+
+    key: str
+    title: str
+    where: str
+    read: Callable[[Mapping], float | None]
+    level: Callable[[Mapping], float | None]
+    level_title: str
+    logarithmic: bool = False
+
+
 def share(value: Number) -> str:
     """A proportion or an error with four decimals and no leading zero, or a pair of them; a dash for None."""
     if isinstance(value, str):

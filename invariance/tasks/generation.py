@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import centred, contains, length
-from invariance.tasks.columns import IN, OUT, Column, Number, error, ratio, share
+from invariance.tasks.columns import IN, OUT, Column, Number, Response, error, ratio, share
 from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,6 +206,42 @@ class Generation(Task):
             *own,
             Column("ratio_others", "others out/in", others, ratio),
             Column("mse_between", "all between", between, share),
+        )
+
+    def responses(self) -> tuple[Response, ...]:
+        """Error on the restricted classes out of range, and how many times as large as in range it is."""
+        digits = [str(label) for label in self.restricted]
+
+        def reader(key: str, *within: str) -> Callable[[Mapping], Any]:
+            def read(metrics: Mapping) -> float | None:
+                for name in (*within, key):
+                    metrics = metrics.get(name) or {}
+                values = [metrics[digit] for digit in digits if digit in metrics]
+                return sum(values) / len(values) if values else None
+
+            return read
+
+        who, where = join(digits), self.transformation.describe(self.outside)
+        mean = reader("mse_out", "baselines", "mean image of the digit")
+        return (
+            Response(
+                "mse_out",
+                f"mean squared error of {who}",
+                where,
+                reader("mse_out"),
+                mean,
+                "mean image of the digit",
+                True,
+            ),
+            Response(
+                "ratio",
+                f"error of {who}, out / in",
+                where,
+                reader("ratio"),
+                lambda metrics: 1.0,
+                "as good as in range",
+                True,
+            ),
         )
 
     def remarks(self, metrics: Mapping) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invariance.errors import require_count
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, extent, length, overlap
-from invariance.tasks.columns import FARTHEST, IN, OUT, Column, log_odds, share
+from invariance.tasks.columns import FARTHEST, IN, OUT, Column, Response, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.transforms import Shift
@@ -185,6 +185,26 @@ class Recognition(Task):
         places = {"p_in": IN, "p_out": OUT, "p_inv": FARTHEST}
         return tuple(
             Column(key, each.title, reader(key), share, log_odds, places.get(key, "")) for key, each in METRICS.items()
+        )
+
+    def responses(self) -> tuple[Response, ...]:
+        """Accuracy on the restricted classes, out of range and farthest from it."""
+
+        def reader(key: str) -> Callable[[Mapping], Any]:
+            return lambda metrics: metrics.get(key)
+
+        ranges = {"p_out": self.outside, "p_inv": self.inverted}
+        return tuple(
+            Response(
+                key,
+                f"{METRICS[key].title} of {join(self.restricted)}",
+                self.transformation.describe(pairs),
+                reader(key),
+                reader("chance"),
+                "chance",
+            )
+            for key, pairs in ranges.items()
+            if pairs
         )
 
     def remarks(self, metrics: Mapping) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, complement, extent, intervals
-from invariance.tasks.columns import Column
+from invariance.tasks.columns import Column, Response
 from invariance.transforms import Transformation, transformation_from_json
 from invariance.wording import join
 
@@ -102,8 +102,8 @@ class Task:
         excluded: labels removed from training and test data.
         inside: parameters that count as in range; by default the training range of the restricted classes.
         outside: parameters that count as out of range; by default the rest of the free classes' training range.
-        training: for controls, the ranges that training draws from instead of ``ranges``. What is measured, and where,
-            does not change.
+        training: the ranges that training draws from instead of ``ranges``, for controls and sweeps. What is measured,
+            and where, does not change.
 
     Raises:
         ValueError: if a range is malformed, if a class is both restricted and excluded, or if the restricted classes
@@ -182,7 +182,8 @@ class Task:
 
     def teaching(self, classes: Iterable[int]) -> tuple[int, ...]:
         """The classes from which a transformation can be learnt: the free ones or, without any, all."""
-        return tuple(label for label in classes if label not in self.restricted) or tuple(classes)
+        restricted = {*self.restricted, *self.drawn.restricted}
+        return tuple(label for label in classes if label not in restricted) or tuple(classes)
 
     def drawings(self, seed: int, images: Any, labels: Any, draws: Any, stream: int | None = None) -> Any:
         """Training images transformed by parameters of their own, as `prepare` does.
@@ -225,18 +226,21 @@ class Task:
         """The task in one line."""
         text = f"{self.name.capitalize()} under {self.transformation.name}".replace("_", " ")
         if self.training:
-            ranges = dict.fromkeys(map(self.transformation.describe, self.training.all))
-            text += f" (control: every class shown {join(ranges)} in training)"
-        if not self.restricted:
-            return f"{text}: every class shown {self.transformation.describe(self.ranges.default)}"
+            control = "in training" if self.training.restricted else "control, in training"
+            text += f" ({control}: {self._described(self.training)})"
+        return f"{text}: {self._described(self.ranges)}"
+
+    def _described(self, ranges: Ranges) -> str:
+        """Which classes are shown in which range, in words."""
+        if not ranges.restricted:
+            return f"every class shown {self.transformation.describe(ranges.default)}"
         groups: dict[Intervals, list[int]] = {}
-        for label, pairs in self.ranges.restricted.items():
+        for label, pairs in ranges.restricted.items():
             groups.setdefault(pairs, []).append(label)
-        shown = "; ".join(
+        return "; ".join(
             f"class{'es' * (len(labels) > 1)} {join(labels)} shown {self.transformation.describe(pairs)} only"
             for pairs, labels in groups.items()
         )
-        return f"{text}: {shown}"
 
     def caveats(self, classes: Sequence[int]) -> list[str]:
         """What users should know about the task on these classes before it runs."""
@@ -358,6 +362,10 @@ class Task:
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
         """The columns of tables, for some classes of interest."""
+        raise NotImplementedError
+
+    def responses(self) -> tuple[Response, ...]:
+        """What answers to how much is shown of the restricted classes."""
         raise NotImplementedError
 
     def remarks(self, metrics: Mapping) -> list[str]:

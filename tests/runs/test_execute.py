@@ -479,6 +479,17 @@ def test_overwrite_starts_from_scratch(copy, changed, monkeypatch):
     assert now["data_sha256"]["x_test"] == before["data_sha256"]["x_test"]
 
 
+def test_records_are_kept_and_do_not_determine_a_run(data, tmp_path, monkeypatch):
+    untrained(monkeypatch)
+    config = replace(cases.config(RECOGNITION, data), record={"sweep": {"varied": "steps"}})
+    with pytest.raises(ZeroDivisionError):
+        cases.run(config, tmp_path)
+    folder = folder_of(tmp_path, RECOGNITION)
+    assert folder.json("config.json")["sweep"] == {"varied": "steps"} and "sweep" not in config.to_json()
+    # The same run, also for others.
+    execute.check_unchanged(folder, cases.config(RECOGNITION, data))
+
+
 def test_seeds_differ(data, tmp_path, monkeypatch):
     began = untrained(monkeypatch)
     for number, seed in enumerate((0, 1, 1)):

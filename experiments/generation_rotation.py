@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from experiments.article import published
 from experiments.article.committed import Text
-from experiments.beyond import transfer
+from experiments.beyond import controls, transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.autoencoder import Autoencoder
@@ -100,6 +100,7 @@ BEYOND = {
     "ae_operator_z128": entry(OperatorAutoencoder(linear=False, code_size=128)),
     "flow": DRAWERS["flow"],
     "generator": DRAWERS["generator"],
+    "warp_told": controls.warp_told(Rotation(), transfer.DRAWING_BUDGETS),
     **{
         f"{name}_halfplane": replace(
             DRAWERS[name], task=MODELS["ae_rotation_halfplane"].task, note=MODELS["ae_rotation_halfplane"].note

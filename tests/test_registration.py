@@ -43,7 +43,8 @@ REGISTERED = (
     "Adam AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules ConditionalAutoencoder "
     "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D FusedBatchNormalization GroupConvolution2D "
     "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling PrimaryCapsules "
-    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss"
+    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss "
+    "ToldTransformation"
 )
 
 

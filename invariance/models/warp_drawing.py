@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from invariance.models.declaration import Declaration
-from invariance.transforms import Rotation, Transformation
+from invariance.transforms import Transformation
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class WarpDrawing(Declaration):
         transformation: what it knows.
     """
 
-    transformation: Transformation = Rotation()
+    transformation: Transformation
 
     def __call__(
         self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3

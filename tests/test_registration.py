@@ -41,10 +41,10 @@ for first in sys.argv[1:]:
 """
 REGISTERED = (
     "Adam AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules ConditionalAutoencoder "
-    "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D FusedBatchNormalization GroupConvolution2D "
-    "GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling PrimaryCapsules "
-    "PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss "
-    "ToldTransformation"
+    "ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FlowTangents FourierConv2D FusedBatchNormalization "
+    "GroupConvolution2D GroupPooling LargeDense Length LinearGenerator MarginLoss Mask MovementTimes PolarResampling "
+    "PrimaryCapsules PrimaryMatrixCapsules RMSProp RoutedCapsules SchedulePerStep SpatialTransformer SpreadLoss "
+    "TangentLoss ToldTransformation"
 )
 
 

@@ -47,6 +47,7 @@ def warp_told(transformation: Transformation, budgets: Mapping[str, Budget]) -> 
     entry = Entry(
         WarpDrawing(transformation),
         budgets,
+        note="its errors are rounding, and so is their ratio",
         told=f"K3: that it is a {transformation.name}, and the parameter as a number",
     )
     # It has a handful of weights, and its error falls to zero: large steps do no harm.

@@ -22,7 +22,7 @@ from invariance.transforms import Rotation
 
 NETWORK = TangentNetwork()
 
-STANDARD = Budget(6000, 32, 500, 1e-3, warmup_steps=100, grid_spacing=10, images_per_class=250)
+STANDARD = Budget(3000, 32, 250, 1e-3, warmup_steps=100, grid_spacing=10, images_per_class=250)
 BUDGETS = {
     "smoke": replace(
         STANDARD, steps=4, batch_size=8, steps_per_epoch=2, warmup_steps=1, grid_spacing=45, images_per_class=8
@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
         "tangents": Entry(
             NETWORK,
             BUDGETS,
-            {"smoke": TangentNetwork(8, 8, (8, 16), 64), "quick": replace(NETWORK, feature_maps=64)},
+            {"smoke": replace(NETWORK, code_size=8, feature_maps=8, filters=(8, 16), units=64)},
         ),
         "flow": transfer.learning(
             Entry(FlowTangents(), LEARNT), transfer.FROM_PAIRS, transfer.FROM_FEW_PAIRS, transfer.K1

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
-from invariance.layers.flow import Flow
+from invariance import xla
+from invariance.layers.flow import Flow, displaced, integrated
 from invariance.typing import Shape, Tensor
+
+
+def _tangents(images: Tensor, fields: Tensor, halvings: int, margin: int, cubic: bool) -> Tensor:
+    units = ops.eye(fields.shape[0])
+    # The same for all images: (fields, height, width, 2)
+    after, before = (integrated(fields, times, halvings, margin) for times in (units, -units))
+
+    def moved(displacements: Tensor) -> Tensor:
+        return displaced(images, displacements[None], cubic)
+
+    return ops.stack([moved(after[each]) - moved(before[each]) for each in range(fields.shape[0])], 1)
 
 
 @keras.saving.register_keras_serializable(package="invariance")
@@ -26,11 +37,8 @@ class FlowTangents(Flow):
         super().build([input_shape, (None, self.fields)])
 
     def call(self, inputs: Tensor) -> Tensor:
-        images = ops.cast(inputs, "float32")
-        still = ops.zeros_like(ops.repeat(images[:, 0, 0, :1], self.fields, -1))
-        moved = super().call
-        units = np.eye(self.fields, dtype="float32")
-        return ops.stack([moved([images, still + unit]) - moved([images, still - unit]) for unit in units], 1)
+        tensors = ops.cast(inputs, "float32"), self.padded_fields()
+        return xla.compiled_with_gradient(_tangents, tensors, self.HALVINGS, self.margin, self.cubic)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.fields, *input_shape[1:])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TangentNetwork(Declaration):
-    """The article's autoencoder, with an output for each tangent instead of an image.
+    """The article's autoencoder, narrower, with an output for each tangent instead of an image.
 
     Args:
         code_size, feature_maps, filters, units: of `models.autoencoder.Autoencoder`.
@@ -29,7 +29,7 @@ class TangentNetwork(Declaration):
     """
 
     code_size: int = 128
-    feature_maps: int = 128
+    feature_maps: int = 64
     filters: tuple[int, ...] = (64, 128)
     units: int = 1024
 

@@ -68,15 +68,9 @@ class Predictor:
             shares = [outside_span(truth[:, number], tangents) for number in range(kind.dimensions)]
             return ops.mean(ops.stack(shares), 0)
 
-        def towards(images: Tensor, direction: Tensor, size: Tensor) -> Tensor:
-            """The predicted direction that is nearest to another one, (batch, ...), with lengths (batch, 1, 1, 1)."""
-            found = projected(direction, self.tangents(images))
-            return found * size / (ops.sqrt(_squares(found)) + 1e-6)
-
-        def step(images: Tensor, direction: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-            middle = ops.clip(images + towards(images, direction, size) / 2.0, 0.0, 1.0)
-            direction = towards(middle, direction, size)
-            return ops.clip(images + direction, 0.0, 1.0), direction
+        def step(images: Tensor, target: Tensor) -> Tensor:
+            middle = ops.clip(images + projected(target - images, self.tangents(images)) / 2.0, 0.0, 1.0)
+            return ops.clip(images + projected(target - images, self.tangents(middle)), 0.0, 1.0)
 
         # XLA always compiles the warp. On a CPU, networks run faster on TensorFlow's own kernels.
         by_xla = xla.on_gpu()
@@ -113,8 +107,7 @@ class Predictor:
     def walk(self, batches: Batches, steps: int) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
         """Follows the tangents from the untransformed images on, in steps of the task's size, by the midpoint method.
 
-        What a tangent leaves open is told: a step is as long as that of the true images, and goes into the direction
-        nearest to that of the step before, the first one to that of the true images.
+        What tangents leave open is told: each step goes to their point that is nearest to the next true image.
 
         Yields:
             For each step the images that are reached, the true ones, and those at the start; batches of each.
@@ -122,23 +115,12 @@ class Predictor:
         kind = self.task.transformation
         start = kind.to_coordinate(kind.identity)
         first = [self.drawn(batch, self.parameters(kind.identity)) for batch in batches]
-        reached, before, directions = first, first, None
+        reached = first
         for number in range(1, steps + 1):
             parameters = self.parameters(kind.from_coordinate(start + number * self.task.step))
-            after = [self.drawn(batch, parameters) for batch in batches]
-            moves = [one - other for one, other in zip(after, before, strict=True)]
-            stepped = [
-                self._step(images, direction, tf.sqrt(_squares(move)))
-                for images, direction, move in zip(reached, directions or moves, moves, strict=True)
-            ]
-            reached, directions = ([each[part] for each in stepped] for part in (0, 1))
-            before = after
-            yield reached, after, first
-
-
-def _squares(images: Tensor) -> Tensor:
-    """Sums of squares, (batch, 1, 1, 1)."""
-    return ops.sum(ops.square(images), (1, 2, 3), keepdims=True)
+            true = [self.drawn(batch, parameters) for batch in batches]
+            reached = [self._step(images, target) for images, target in zip(reached, true, strict=True)]
+            yield reached, true, first
 
 
 @dataclass(eq=False)
@@ -295,4 +277,4 @@ def measure(
 
 def _difference(images: Tensor, others: Tensor) -> Tensor:
     """Squared differences of images, (batch,)."""
-    return tf.reshape(_squares(images - others), (-1,))
+    return ops.sum(ops.square(images - others), (1, 2, 3))

@@ -178,7 +178,8 @@ class Tangents(Task):
         return [
             "In and out of the range of the restricted classes: the share of the true tangent outside the predicted "
             f"one, 1 − cos², {number:,} test images. Walks to {walks}: the share of the squared difference to the true "
-            f"image that is left after following the tangents there, in steps of {self.step:g}; doing nothing is 1."
+            f"image that is left after following the tangents there, in steps of {self.step:g}, each as far as brings "
+            "it nearest to the true image; doing nothing is 1."
         ]
 
     def require_metrics(self, metrics: Mapping) -> None:

@@ -284,6 +284,6 @@ def test_tangents_of_a_flow(data, tmp_path):
 def test_costs_are_those_of_the_autoencoder():
     declared = TangentNetwork()
     first, *_, last = declared.layer_flops((28, 28, 1), 1)
-    # 4 x 4 kernels: 64 filters at 14 x 14 positions, and back from 64 channels to one.
-    assert first == 2 * 14 * 14 * 16 * 64 == last
+    # 4 x 4 kernels: 64 filters at 14 x 14 positions, and back from 32 channels to one.
+    assert first == 2 * 14 * 14 * 16 * 64 == 2 * last
     assert list(declared.layer_flops((28, 28, 1), 2))[-1] == 2 * last

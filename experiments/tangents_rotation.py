@@ -27,7 +27,7 @@ BUDGETS = {
     "smoke": replace(
         STANDARD, steps=4, batch_size=8, steps_per_epoch=2, warmup_steps=1, grid_spacing=45, images_per_class=8
     ),
-    "quick": replace(STANDARD, steps=1000, steps_per_epoch=100, grid_spacing=20, images_per_class=50),
+    "quick": replace(STANDARD, steps=1000, steps_per_epoch=100, grid_spacing=22.5, images_per_class=50),
     "standard": STANDARD,
 }
 # Its flow is learnt before, and not trained any further.

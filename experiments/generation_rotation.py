@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from experiments.article import published, second_order
 from experiments.article.committed import Text
-from experiments.beyond import transfer
+from experiments.beyond import controls, transfer
 from invariance.cli import run_experiment
 from invariance.experiment import Band, Budget, Entry, Experiment
 from invariance.models.addressing_autoencoder import AddressingAutoencoder
@@ -146,6 +146,7 @@ BEYOND = {
     "ae_operator_z128": entry(OperatorAutoencoder(linear=False, code_size=128)),
     "flow": DRAWERS["flow"],
     "generator": DRAWERS["generator"],
+    "warp_told": controls.warp_told(Rotation(), transfer.DRAWING_BUDGETS),
     **{f"{name}_halfplane": replace(DRAWERS[name], task=HALFPLANE.task, note=HALFPLANE.note) for name in DRAWERS},
 }
 

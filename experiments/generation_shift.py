@@ -19,7 +19,7 @@ from dataclasses import replace
 from experiments import generation_rotation as rotation
 from experiments.article import published
 from experiments.article.committed import Text
-from experiments.beyond import transfer
+from experiments.beyond import controls, transfer
 from experiments.generation_rotation import BANDS, DEVIATIONS, PAPER, RESTRICTED, SMOKE, STANDARD
 from invariance.cli import run_experiment
 from invariance.experiment import Entry, Experiment
@@ -88,6 +88,9 @@ BEYOND = {
     "flow_central": replace(
         DRAWERS["flow"], task=MODELS["ae_shift_central"].task, note=MODELS["ae_shift_central"].note
     ).with_budgets(["smoke"], grid_spacing=4),
+    "warp_told": controls.warp_told(CANVAS, transfer.DRAWING_BUDGETS)
+    .with_budgets(grid_spacing=2)
+    .with_budgets(["smoke"], grid_spacing=4),
 }
 
 

@@ -23,7 +23,7 @@ from invariance.wording import join
 
 if TYPE_CHECKING:
     from invariance.report.responses import Curve
-    from invariance.tasks import Generation, Recognition, Task
+    from invariance.tasks import Recognition, Task
     from invariance.tasks.applied_movement import AppliedMovement
     from invariance.tasks.draw import Errors
     from invariance.tasks.metrics import Predictions
@@ -256,12 +256,13 @@ def dimensions(drawn: np.ndarray, offsets: Sequence[float] | np.ndarray, title: 
 
 def error_by_parameter(
     errors: Errors,
-    task: Generation,
+    task: Task,
     digit: int,
     title: str,
     published: Mapping[int, Mapping[float, float]] | None = None,
+    what: str = "mean squared error, pixels in [-1, 1]",
 ) -> Figure:
-    """Mean squared error of drawn images over the parameter, a line per class, on a logarithmic scale.
+    """An error over the parameter, a line per class, on a logarithmic scale; by default that of drawn images.
 
     The restricted training range is shaded. Crosses are points at which interpolation does not blur the target; circles
     are published values.
@@ -272,6 +273,7 @@ def error_by_parameter(
         digit: the class whose baselines are drawn.
         title: of the figure.
         published: digit -> {parameter: value}.
+        what: label of the error's axis.
     """
     figure, axes = plt.subplots(figsize=(9, 5.4))
     _shade(axes, task, task.restricted or errors.classes[:1], ", ".join(map(str, task.restricted)) or "all classes")
@@ -315,7 +317,7 @@ def error_by_parameter(
         )
     if not blurred.all():
         axes.plot([], [], ls="none", marker="x", color="black", ms=4, label="not blurred (left out)")
-    axes.set(yscale="log", ylabel="mean squared error, pixels in [-1, 1]", title=title)
+    axes.set(yscale="log", ylabel=what, title=title)
     _parameter_axis(axes, task)
     axes.grid(alpha=0.25, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)

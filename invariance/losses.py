@@ -167,3 +167,74 @@ def gradient_penalty(
     # The gradient of a norm is not finite at zero.
     norms = ops.sqrt(ops.sum(squares, axis=-1 if per_sample else None) + 1e-12)
     return ops.mean(ops.square(norms - 1.0))
+
+
+def orthonormal(vectors: Tensor) -> list[Tensor]:
+    """An orthonormal basis of the span of some vectors, by Gram and Schmidt's procedure.
+
+    Args:
+        vectors: (batch, vectors, ...). Their lengths and signs do not matter; a vector of zeros stays zero.
+
+    Returns:
+        A list of tensors (batch, ...), one for each vector.
+    """
+    basis: list[Tensor] = []
+    for number in range(vectors.shape[1]):
+        rest = vectors[:, number]
+        for each in basis:
+            rest = rest - _inner(rest, each) * each
+        basis.append(rest / ops.sqrt(_inner(rest, rest) + 1e-12))
+    return basis
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products (batch, 1, ...) of tensors (batch, ...)."""
+    return ops.sum(first * second, axis=tuple(range(1, len(first.shape))), keepdims=True)
+
+
+def projected(vectors: Tensor, spanning: Tensor) -> Tensor:
+    """The nearest point of a span to each vector.
+
+    Args:
+        vectors: (batch, ...).
+        spanning: (batch, spanning vectors, ...).
+
+    Returns:
+        (batch, ...).
+    """
+    return sum(_inner(vectors, each) * each for each in orthonormal(spanning))
+
+
+def outside_span(vectors: Tensor, spanning: Tensor) -> Tensor:
+    """The share of each vector's squared length that lies outside a span: one minus the squared cosine.
+
+    Args:
+        vectors: (batch, ...).
+        spanning: (batch, spanning vectors, ...).
+
+    Returns:
+        (batch,), from 0 to 1; 1 for a vector of zeros.
+    """
+    axes = tuple(range(1, len(vectors.shape)))
+    explained = sum(ops.square(_inner(vectors, each)) for each in orthonormal(spanning))
+    return 1.0 - ops.squeeze(explained / (_inner(vectors, vectors) + 1e-12), axes)
+
+
+@keras.saving.register_keras_serializable(package="invariance")
+class TangentLoss(keras.losses.Loss):
+    """The squared distance of a difference from the span of predicted tangents, relative to its squared length.
+
+    min_w |d - sum_j w_j t_j|^2 / |d|^2 for the difference d of two nearby images and the tangents t_j at one of them.
+    The coefficients w of each pair are those of least squares.
+
+    Input shape: differences (batch, ...); tangents (batch, tangents, ...).
+    Output shape: (batch,) before the reduction.
+
+    Reference: Bengio and Monperrus, "Non-local manifold tangent learning" (2004).
+    """
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str = "tangent_loss", **kwargs: Any):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return outside_span(ops.cast(y_true, y_pred.dtype), y_pred)

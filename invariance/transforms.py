@@ -79,6 +79,12 @@ class Transformation:
 
         return ops.reshape(ops.cast(parameters, "float32"), (-1, self.numbers))
 
+    def decode(self, numbers: Tensor) -> Tensor:
+        """The parameters, (batch,) or (batch, dimensions), that numbers (batch, numbers) encode. Differentiable."""
+        from keras import ops
+
+        return ops.reshape(numbers, (-1,) if self.dimensions == 1 else (-1, self.dimensions))
+
     def text(self, value: Any) -> str:
         """A caption for a parameter: a number, or `dimensions` of them."""
         return f"{float(value):g}"
@@ -285,6 +291,12 @@ class Rotation(Transformation):
 
         return ops.stack(cosine_sine(parameters), axis=-1)
 
+    def decode(self, numbers: Tensor) -> Tensor:
+        """The angles of points in the plane, whatever their distance from the origin."""
+        from keras import ops
+
+        return ops.arctan2(numbers[:, 1], numbers[:, 0]) * (180.0 / math.pi)
+
     def text(self, value: Any) -> str:
         # An integer has no negative zero.
         return f"{round(float(value))}°"
@@ -334,6 +346,9 @@ class Shift(Transformation):
 
         return ops.cast(parameters, "float32") / self.scale
 
+    def decode(self, numbers: Tensor) -> Tensor:
+        return numbers * self.scale
+
     def text(self, value: Any) -> str:
         return ", ".join(f"{round(float(each)):+d}" for each in value)
 
@@ -374,6 +389,9 @@ class Scaling(Transformation):
         from keras import ops
 
         return ops.log2(ops.cast(parameters, "float32"))[:, None]
+
+    def decode(self, numbers: Tensor) -> Tensor:
+        return 2.0 ** numbers[:, 0]
 
     def text(self, value: Any) -> str:
         return f"×{float(value):.2f}"

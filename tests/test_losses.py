@@ -6,7 +6,14 @@ import pytest
 import tensorflow as tf
 
 from invariance.layers.large_dense import LargeDense
-from invariance.losses import DoubleSoftmaxCrossentropy, MarginLoss, SpreadLoss, gradient_penalty
+from invariance.losses import (
+    DoubleSoftmaxCrossentropy,
+    MarginLoss,
+    SpreadLoss,
+    TangentLoss,
+    gradient_penalty,
+    projected,
+)
 from tests.helpers import noise
 
 
@@ -24,6 +31,7 @@ def probabilities(batch, classes):
             SpreadLoss(0.1, 0.8, 0.07, 30, reduction="sum", name="mine"),
             {"start": 0.2, "stop": 0.9, "increase": 0.035, "steps": 1200},
         ),
+        (TangentLoss(reduction="sum", name="mine"), {}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -307,3 +315,47 @@ def test_flat_critic_has_a_finite_gradient(per_sample):
         found = penalty(lambda points: points @ w, *batches(), per_sample)
     assert float(found) == pytest.approx(1.0, abs=1e-5)
     assert np.isfinite(tape.gradient(found, w)).all()
+
+
+# Tangents
+
+
+def test_tangent_loss_is_the_residual_of_least_squares():
+    differences, tangents = noise(5, 4, 3, 1), noise(5, 2, 4, 3, 1, seed=1)
+    # One pair is explained entirely, one differs in nothing, one has no tangents at all.
+    differences[1] = 2 * tangents[1, 0] - 3 * tangents[1, 1]
+    differences[2], tangents[3] = 0, 0
+    expected = []
+    for one, two in zip(differences.reshape(5, -1), tangents.reshape(5, 2, -1), strict=True):
+        coefficients = np.linalg.lstsq(two.T, one, rcond=None)[0]
+        rest = np.square(one - two.T @ coefficients).sum()
+        expected.append(rest / np.square(one).sum() if one.any() else 1.0)
+    found = TangentLoss(reduction=None)(differences, tangents)
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 sums over 12 pixels
+    assert expected[1] < 1e-9 and expected[2] == expected[3] == 1.0 and 0.5 < expected[0] < 1.0
+    nearest = projected(tf.constant(differences), tf.constant(tangents))
+    rest = np.square(differences - nearest).sum((1, 2, 3))
+    np.testing.assert_allclose(rest[:2], expected[:2] * np.square(differences[:2]).sum((1, 2, 3)), atol=1e-5)
+
+
+def test_tangent_loss_depends_on_the_span_alone():
+    differences, tangents = noise(6, 20), noise(6, 3, 20, seed=1)
+    loss = TangentLoss(reduction=None)
+    expected = loss(differences, tangents)
+    # Each vector's own length and sign; another basis; and the length of the difference.
+    scaled = tangents * noise(6, 3, 1, seed=2) * np.array([1e-2, 1.0, -1e2], "float32")[:, None]
+    mixed = np.einsum("ij,njk->nik", np.array([[1, 2, 0], [0, 1, -1], [1, 0, 1]], "float32"), tangents)
+    for other in (scaled, mixed, tangents[:, ::-1]):
+        np.testing.assert_allclose(loss(differences, other), expected, atol=1e-4)
+    np.testing.assert_allclose(loss(-30 * differences, tangents), expected, atol=1e-5)
+    assert np.ptp(expected) > 0.05
+
+
+def test_tangent_loss_has_gradients_where_nothing_is_predicted_or_differs():
+    differences = tf.constant(np.stack([np.zeros(8), *noise(2, 8)]).astype("float32"))
+    tangents = tf.constant(np.stack([noise(2, 8), np.zeros((2, 8)), noise(2, 8, seed=3)]).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(tangents)
+        loss = TangentLoss(reduction="sum")(differences, tangents)
+    gradient = tape.gradient(loss, tangents).numpy()
+    assert np.isfinite(gradient).all() and np.abs(gradient[0]).max() == 0 < np.abs(gradient[2]).max()

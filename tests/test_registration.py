@@ -41,10 +41,10 @@ for first in sys.argv[1:]:
 """
 REGISTERED = (
     "Adam AddressCapsules AdversarialAutoencoder BlockRotation CapsuleNetwork CircularPadding ClassCapsules "
-    "ConditionalAutoencoder ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FourierConv2D "
+    "ConditionalAutoencoder ConvolutionalCapsules DoubleSoftmaxCrossentropy Flow FlowTangents FourierConv2D "
     "FusedBatchNormalization GroupConvolution2D GroupPooling LargeDense Length LinearGenerator MarginLoss Mask "
     "MovementTimes PlaceCapsules PolarResampling PrimaryCapsules PrimaryMatrixCapsules RMSProp RoutedCapsules "
-    "SchedulePerStep SecondOrderDense SpatialTransformer SpreadLoss"
+    "SchedulePerStep SecondOrderDense SpatialTransformer SpreadLoss TangentLoss ToldTransformation"
 )
 
 

@@ -105,14 +105,6 @@ class Recognition(Task):
 
         return prepare
 
-    def pairs(self, seed: int, images: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
-        from invariance import random
-
-        return (
-            self.drawings(seed, images, labels, draws),
-            self.drawings(seed, images, labels, draws, random.PARTNERS),
-        )
-
     def moving(self, prepare: Callable, move: Callable) -> Callable:
         """Moves the images that are to be recognised; see `Task.moving`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,7 +209,12 @@ class Task:
 
         Args and shapes: as for `drawings`.
         """
-        raise NotImplementedError
+        from invariance import random
+
+        return (
+            self.drawings(seed, images, labels, draws),
+            self.drawings(seed, images, labels, draws, random.PARTNERS),
+        )
 
     def moving(self, prepare: Callable, move: Callable) -> Callable:
         """What `prepare` gives, with images moved in a way that was learnt.
@@ -365,8 +371,8 @@ class Task:
         raise NotImplementedError
 
     def responses(self) -> tuple[Response, ...]:
-        """What answers to how much is shown of the restricted classes."""
-        raise NotImplementedError
+        """What answers to how much is shown of the restricted classes; by default nothing."""
+        return ()
 
     def remarks(self, metrics: Mapping) -> list[str]:
         """What readers of a table need to know, given the metrics of one of its runs."""
@@ -397,7 +403,7 @@ class Task:
                 continue
             if isinstance(item, Ranges):
                 item = item.to_json()
-            value[name] = [list(pair) for pair in item] if isinstance(item, tuple) else item
+            value[name] = json.loads(json.dumps(item))
         return {**value, **self.transformation.to_json()}
 
 

@@ -155,12 +155,16 @@ class LearnedFlow(Learned):
         self.answers: Answers | None = None
 
     def attach(self, network: keras.Model) -> keras.Model:
-        """Hands the flow to a network with layers "flow" and "times" (`models.flow_drawing.FlowDrawing`)."""
+        """Hands the flow to a network's layer "flow", and what was found of times to its layer "times", if it has them.
+
+        See `models.flow_drawing.FlowDrawing` and `models.flow_tangents.FlowTangents`.
+        """
         from invariance.transfer.movements import fit_times
 
         names = {layer.name for layer in network.layers}
-        if {"flow", "times"} <= names and self.examples is not None:
+        if "flow" in names:
             network.get_layer("flow").coefficients.assign(self.flow.coefficients)
+        if "times" in names and self.examples is not None:
             fit_times(network.get_layer("times"), *self.examples)
         return network
 

@@ -10,6 +10,8 @@ from typing import Any
 from experiments import recognition_rotation
 from experiments.article import committed, model_order, published, unrotated_images
 from experiments.article.committed import Numbers, Text
+from invariance import variations
+from invariance.experiment import installed_experiments
 from invariance.files import write_text
 from invariance.report.table import markdown_table, tables
 from invariance.runs.find import Run
@@ -43,7 +45,41 @@ def _transfer() -> dict[str, Any]:
         found = [run.metrics["learned"]["cosines"][0] for run in committed.runs_of(f"{STANDARD}/{model}")]
         return f"{min(found):.5f}".removeprefix("0") if found else "—"
 
-    return {"k0_cosine": cosine("flow_k0"), "k1_cosine": cosine("flow")}
+    return {
+        "k0_cosine": cosine("flow_k0"),
+        "k1_cosine": cosine("flow"),
+        "elsewhere": _rows(ELSEWHERE),
+        "controls": _rows((STANDARD, model) for model in ("generator", "p4cnn", "polar", "stn")),
+    }
+
+
+# Experiment, data and profile, and the model.
+ELSEWHERE = tuple(
+    (folder, model)
+    for folder in (
+        "recognition_shift/mnist/standard",
+        "recognition_scaling/mnist/standard",
+        "recognition_rotation/fashion_mnist/standard",
+        "recognition_rotation_ideal/mnist/standard",
+    )
+    for model in ("baseline+unrestricted", "flow", "flow_k0")
+)
+
+
+def _rows(models: Iterable[tuple[str, str]]) -> str:
+    """A table of what was measured so far of these models."""
+    found = []
+    for folder, model in models:
+        runs = committed.runs_of(f"{folder}/{model}")
+        if not runs:
+            continue
+        experiment, dataset, _ = folder.split("/")
+        numbers = committed.numbers_of(f"{folder}/{model}").values
+        told = variations.told(model, installed_experiments()[experiment].models[variations.base(model)], runs[0].task)
+        shares = [share(numbers[key]) for key in ("p_test", "p_in", "p_out", "p_inv")]
+        name = experiment if dataset == "mnist" else f"{experiment}, {dataset}"
+        found.append([name, model, told, str(len(runs)), *shares])
+    return markdown_table(("experiment", "model", "told", "runs", "P_test", "P_in", "P_out", "P_inv"), found)
 
 
 def _order_of_models() -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """README.md from its template and the committed runs: ``python -m experiments.article.readme`` writes it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments import generation_rotation, generation_shift, recognition_rotation
-from experiments.article import committed, unrotated_images
+from experiments.article import committed, repository_claims, unrotated_images
 from experiments.article.claims import CLAIMS
 from experiments.article.committed import Text
 from invariance.experiment import comparable
 from invariance.files import write_text
 from invariance.report import claims
+from invariance.report.claims import Claim
 from invariance.report.table import Table, tables
 from invariance.wording import join
 
@@ -40,7 +42,6 @@ def page() -> str:
     }
     made = [table for table in tables(committed.runs(), experiments) if comparable(table.profile)]
     judged = [cell.inside for table in made for row in table.rows for cell in row.cells.values()]
-    verdicts = Counter(each.verdict for each in claims.judge(CLAIMS, committed.runs()))
     text = Text(
         TEMPLATE.read_text(encoding="utf-8"),
         STANDARD,
@@ -49,7 +50,9 @@ def page() -> str:
         inside=judged.count(True),
         judged=judged.count(True) + judged.count(False),
         claims=len(CLAIMS),
-        verdicts=join(f"{number} {'is' if number == 1 else 'are'} {verdict}" for verdict, number in verdicts.items()),
+        verdicts=_verdicts(CLAIMS),
+        more=len(repository_claims.CLAIMS),
+        their=_verdicts(repository_claims.CLAIMS),
         unrotated=unrotated_images.UNROTATED,
         transferred=_percent(committed.numbers_of(f"{STANDARD}/flow_k0").values["p_inv"]),
         upside_down=_percent(committed.numbers_of(f"{STANDARD}/cnn_00").values["p_inv"]),
@@ -63,6 +66,12 @@ def page() -> str:
         chance=_percent(committed.numbers_of(STANDARD).values["chance"]),
     )
     return str(text)
+
+
+def _verdicts(declared: Iterable[Claim]) -> str:
+    """How many claims have each verdict, in words."""
+    verdicts = Counter(each.verdict for each in claims.judge(declared, committed.runs()))
+    return join(f"{number} {verdict}" for verdict, number in verdicts.items())
 
 
 def _percent(value: float) -> str:

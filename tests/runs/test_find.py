@@ -8,7 +8,7 @@ import pytest
 
 from invariance.runs.find import REPEATED, Run, find, once
 from invariance.runs.folder import RunFolder
-from invariance.tasks import Generation, Recognition
+from invariance.tasks import Generation, Recognition, Tangents
 from invariance.transforms import Rotation, Shift
 from tests.helpers import REPOSITORY, store_run
 
@@ -73,6 +73,7 @@ def test_committed_runs_of_all_versions_are_read():
         "recognition_by_shift": (Recognition, Shift),
         "generation_by_rotation": (Generation, Rotation),
         "generation_by_shift": (Generation, Shift),
+        "tangents_by_rotation": (Tangents, Rotation),
     }
     for run in finished:
         written = run.config["protocol"]

@@ -20,6 +20,7 @@ from experiments.article import (
 from experiments.article.claims import CLAIMS
 from experiments.article.committed import Numbers, Text
 from invariance.experiment import installed_experiments
+from invariance.report import overview
 from invariance.report.claims import judge, markdown
 from invariance.report.table import between_markers, tables
 
@@ -76,7 +77,8 @@ def test_results_readme_is_up_to_date(experiments):
     page = (REPOSITORY / "experiments/results/README.md").read_text(encoding="utf-8")
     runs = committed.runs()
     verdicts = judge((*CLAIMS, *repository_claims.CLAIMS), runs)
-    text = "\n".join([*(table.markdown() for table in tables(runs, experiments)), markdown(verdicts)])
+    made = tables(runs, experiments)
+    text = "\n".join([overview.markdown(made), *(table.markdown() for table in made), markdown(verdicts)])
     assert between_markers(page, text) == page, (
         "out of date; update it with: python -m invariance report --runs experiments/results "
         "--readme experiments/results/README.md"

@@ -13,6 +13,7 @@ from invariance.files import write_text
 from invariance.report import claims
 from invariance.report.claims import Claim
 from invariance.report.table import Table, tables
+from invariance.tasks.columns import percent
 from invariance.wording import join
 
 TEMPLATE = Path(__file__).with_name("README.template.md")
@@ -52,16 +53,16 @@ def page() -> str:
         verdicts=_verdicts(CLAIMS),
         their=_verdicts(repository_claims.CLAIMS),
         unrotated=unrotated_images.UNROTATED,
-        transferred=_percent(committed.numbers_of(f"{STANDARD}/flow_k0").values["p_inv"]),
-        upside_down=_percent(committed.numbers_of(f"{STANDARD}/cnn_00").values["p_inv"]),
-        most=_percent(
+        transferred=percent(committed.numbers_of(f"{STANDARD}/flow_k0").values["p_inv"]),
+        upside_down=percent(committed.numbers_of(f"{STANDARD}/cnn_00").values["p_inv"]),
+        most=percent(
             max(
                 run.metrics["p_inv"]
                 for run in committed.runs_of(STANDARD)
                 if run.metrics["model"] in recognition_rotation.MODELS
             )
         ),
-        chance=_percent(committed.numbers_of(STANDARD).values["chance"]),
+        chance=percent(committed.numbers_of(STANDARD).values["chance"]),
     )
     return str(text)
 
@@ -70,10 +71,6 @@ def _verdicts(declared: Iterable[Claim]) -> str:
     """How many claims have each verdict, in words."""
     verdicts = Counter(each.verdict for each in claims.judge(declared, committed.runs()))
     return join(f"{number} {verdict}" for verdict, number in verdicts.items())
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
 
 
 def _table(made: list[Table]) -> str:

@@ -123,7 +123,6 @@ def _report(arguments: argparse.Namespace) -> None:
         print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
         print(f"{path}: {reason}")
-    text = "\n".join([overview.markdown(made), *(table.markdown() for table in made), claims.markdown(verdicts)])
     page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
         write_text(Path(arguments.markdown), page.markdown())
@@ -134,7 +133,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.readme:
         path = Path(arguments.readme)
         try:
-            write_text(path, between_markers(path.read_text(encoding="utf-8"), text))
+            write_text(path, between_markers(path.read_text(encoding="utf-8"), overview.results(made, verdicts)))
         except (OSError, ValueError) as error:
             raise UserError(f"--readme: {path}: {error}") from error
     unreadable = [str(path) for path, reason in others if reason not in (UNFINISHED, REPEATED)]

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from invariance import variations
 from invariance.experiment import Experiment, comparable
+from invariance.report import claims
+from invariance.report.claims import Verdict
 from invariance.report.statistics import aggregate
 from invariance.report.table import Row, Table, markdown_table
-from invariance.tasks.columns import FARTHEST, IN, OUT
+from invariance.tasks.columns import FARTHEST, IN, OUT, percent
 from invariance.tasks.recognition import Recognition
 from invariance.wording import join
 
@@ -46,6 +48,11 @@ def markdown(tables: Sequence[Table]) -> str:
     return f"{EXPLANATION}\n\n{markdown_table(HEADS, rows)}\n" if rows else ""
 
 
+def results(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
+    """Everything that a page says of its runs, as Markdown: the overview, each table, and the verdicts on claims."""
+    return "\n".join([markdown(tables), *(table.markdown() for table in tables), claims.markdown(verdicts)])
+
+
 def _text(table: Table, row: Row, place: str) -> str:
     columns = [column for column in table.columns if column.place == place]
     cells = [row.cells[column.key] for column in columns]
@@ -76,9 +83,9 @@ def answer(tables: Sequence[Table], experiments: Mapping[str, Experiment]) -> st
                 told = dict(sorted(learning))  # the best of each
                 where = experiment.task.transformation.describe(experiment.task.farthest)
                 return (
-                    f"Shown {where}, {join(experiment.task.restricted)} are recognised in {_percent(max(plain))} of "
+                    f"Shown {where}, {join(experiment.task.restricted)} are recognised in {percent(max(plain))} of "
                     f"all cases by the best of {len(plain)} plain networks, and in "
-                    + join(f"{_percent(value)} ({told})" for told, value in told.items())
+                    + join(f"{percent(value)} ({told})" for told, value in told.items())
                     + " by a network that first learnt from the other classes how images move."
                 )
     return ""
@@ -93,7 +100,3 @@ def _farthest(table: Table, experiment: Experiment, learns: bool) -> Iterator[tu
             continue
         if learns or row.told == experiment.task.told:
             yield row.told, value
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

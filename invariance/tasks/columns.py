@@ -70,6 +70,11 @@ def share(value: Number) -> str:
     return "—" if value is None else f"{value:.4f}".removeprefix("0")
 
 
+def percent(value: float) -> str:
+    """A proportion in per cent, with one decimal."""
+    return f"{100 * value:.1f} %"
+
+
 def error(value: Number) -> str:
     """As `share`, but what would be rounded to zero is not called so."""
     return "<.0001" if isinstance(value, float) and 0 < value < 5e-5 else share(value)

@@ -156,8 +156,6 @@ class Generation(Task):
         return lambda point: encoded.errors(self.transformation.parameters(np.array([point]))[0])
 
     def check(self, evaluation: Evaluation) -> None:
-        if evaluation.redraws:
-            raise UserError("--redraws: only recognition is measured with random parameters")
         if evaluation.pixels != Evaluation.pixels:
             raise UserError("pixels: models that draw always get pixels in [-1, 1]")
         super().check(evaluation)

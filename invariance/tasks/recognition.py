@@ -46,6 +46,7 @@ class Recognition(Task):
     implied = "rotation"
     curve = "accuracy"
     told = "K0: labelled images"
+    redrawn = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invariance.errors import UserError, require_positive
+from invariance.errors import require_positive
 from invariance.progress import Progress
 from invariance.ranges import contains
 from invariance.tasks.columns import Column, share
@@ -135,11 +135,6 @@ class Tangents(Task):
         points = super().points(spacing)
         self.averaged(points)
         return points
-
-    def check(self, evaluation: Evaluation) -> None:
-        if evaluation.redraws:
-            raise UserError("--redraws: only recognition is measured with random parameters")
-        super().check(evaluation)
 
     def measure(
         self,

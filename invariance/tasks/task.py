@@ -128,6 +128,8 @@ class Task:
     fill: ClassVar[float] = 0.0
     # What every model of the task is told, see `experiment.Entry.told`.
     told: ClassVar[str]
+    # Whether models can also be measured with random parameters.
+    redrawn: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for pairs in (*self.ranges.all, *(self.training.all if self.training else ())):
@@ -313,6 +315,8 @@ class Task:
 
     def check(self, evaluation: Evaluation) -> None:
         """Raises UserError if the task does not support an evaluation."""
+        if evaluation.redraws and not self.redrawn:
+            raise UserError("--redraws: only recognition is measured with random parameters")
         try:
             self.points(evaluation.spacing)
         except ValueError as error:

@@ -21,7 +21,7 @@ from experiments.article.claims import CLAIMS
 from experiments.article.committed import Numbers, Text
 from invariance.experiment import installed_experiments
 from invariance.report import overview
-from invariance.report.claims import judge, markdown
+from invariance.report.claims import judge
 from invariance.report.table import between_markers, tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -77,8 +77,7 @@ def test_results_readme_is_up_to_date(experiments):
     page = (REPOSITORY / "experiments/results/README.md").read_text(encoding="utf-8")
     runs = committed.runs()
     verdicts = judge((*CLAIMS, *repository_claims.CLAIMS), runs)
-    made = tables(runs, experiments)
-    text = "\n".join([overview.markdown(made), *(table.markdown() for table in made), markdown(verdicts)])
+    text = overview.results(tables(runs, experiments), verdicts)
     assert between_markers(page, text) == page, (
         "out of date; update it with: python -m invariance report --runs experiments/results "
         "--readme experiments/results/README.md"

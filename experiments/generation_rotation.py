@@ -100,21 +100,17 @@ MODELS = {
 
 HALFPLANE, SINGLE = MODELS["ae_rotation_halfplane"], MODELS["ae_rotation_single"]
 
-# Decoders of capsules: of the repository, not in the article. A step costs a third of an autoencoder's, or less; they
-# are trained for longer.
+# Decoders of capsules: of the repository, not in the article.
 GENCAPS = {
-    name: each.with_budgets(["standard"], steps=20_000)
-    for name, each in {
-        "gencaps_digits_rotation": entry(ClassPlacingAutoencoder()),
-        "gencaps_address_rotation": entry(AddressingAutoencoder(), feature_maps=32),
-        "gencaps_rotation_halfplane": entry(
-            PlacingAutoencoder(decoder_units=128, half_maps=32), HALFPLANE.task, HALFPLANE.note
-        ),
-        "gencaps_rotation_single": entry(
-            PlacingAutoencoder(feature_maps=128, code_size=20, half_maps=64), SINGLE.task, SINGLE.note
-        ),
-        "gencaps_digits_rotation_single": entry(ClassPlacingAutoencoder(), SINGLE.task, SINGLE.note),
-    }.items()
+    "gencaps_digits_rotation": entry(ClassPlacingAutoencoder()),
+    "gencaps_address_rotation": entry(AddressingAutoencoder(), feature_maps=32),
+    "gencaps_rotation_halfplane": entry(
+        PlacingAutoencoder(decoder_units=128, half_maps=32), HALFPLANE.task, HALFPLANE.note
+    ),
+    "gencaps_rotation_single": entry(
+        PlacingAutoencoder(feature_maps=128, code_size=20, half_maps=64), SINGLE.task, SINGLE.note
+    ),
+    "gencaps_digits_rotation_single": entry(ClassPlacingAutoencoder(), SINGLE.task, SINGLE.note),
 }
 
 # The repository's second-order networks are trained at few angles: multiples of 36 degrees, and for 4 and 9 a quarter

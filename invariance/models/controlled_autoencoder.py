@@ -15,7 +15,7 @@ from invariance.models.convolutions import (
     deconvolutions,
     quarter,
 )
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _RELU = ("relu", "relu")
 
 
 @dataclass(frozen=True)
-class ControlledAutoencoder(Declaration):
+class ControlledAutoencoder(Drawing):
     """Encoder, averages of the code with weights that a control makes, decoder.
 
     Encoder: convolutions of `small` and `large` filters (5 x 5, stride 2, ReLU), and a linear layer to the code. Its
@@ -53,40 +53,23 @@ class ControlledAutoencoder(Declaration):
     def __post_init__(self) -> None:
         require_positive(self, "code_size", "small", "large", "hidden")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network.
-
-        Args:
-            input_shape: (height, width, channels) of images in [-1, 1].
-            output_shape: (height, width, channels) of the images to draw.
-            parameters: how many numbers describe the transformation; 0 if nothing is told.
-            learning_rate: a float or a Keras schedule, for Adam.
-
-        Returns:
-            A `models.conditional_autoencoder.ConditionalAutoencoder`; if nothing is told, a model of images alone.
-        """
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
+        """The network, not compiled; if nothing is told (0 parameters), a model of images alone."""
         import keras
 
         from invariance.models.conditional_autoencoder import ConditionalAutoencoder
-        from invariance.optimizers import Adam
 
         images = keras.Input(input_shape, name="images")
-        model: keras.Model
         if parameters:
             encoder = keras.Model(images, self._code(images), name="encoder")
             codes, numbers = keras.Input((self.code_size,), name="codes"), keras.Input((parameters,), name="parameters")
             drawn = self._drawn(codes, numbers, self.hidden, output_shape)
-            model = ConditionalAutoencoder(
+            return ConditionalAutoencoder(
                 encoder, keras.Model([codes, numbers], drawn, name="decoder"), name="controlled_autoencoder"
             )
-        else:
-            control = keras.layers.Flatten()(convolutions(images, (self.large, self.small), _RELU, "control"))
-            drawn = self._drawn(self._code(images), control, 0, output_shape)
-            model = keras.Model(images, drawn, name="controlled_autoencoder")
-        model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())
-        return model
+        control = keras.layers.Flatten()(convolutions(images, (self.large, self.small), _RELU, "control"))
+        drawn = self._drawn(self._code(images), control, 0, output_shape)
+        return keras.Model(images, drawn, name="controlled_autoencoder")
 
     def _code(self, images: Any) -> Any:
         from keras import layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invariance.errors import require_positive
 from invariance.models.convolutions import (
@@ -15,7 +15,7 @@ from invariance.models.convolutions import (
     deconvolutions,
     quarter,
 )
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FeatureMovingAutoencoder(Declaration):
+class FeatureMovingAutoencoder(Drawing):
     """The told parameters give every cell of the image's features a place, whatever the image.
 
     Encoder: two convolutions (5 x 5, stride 2; tanh, ReLU). A linear layer makes a position of the parameters for each
@@ -45,26 +45,13 @@ class FeatureMovingAutoencoder(Declaration):
     def __post_init__(self) -> None:
         require_positive(self, "first", "second")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network.
-
-        Args:
-            input_shape: (height, width, channels) of untransformed images in [-1, 1].
-            output_shape: (height, width, channels) of the canvas to draw on.
-            parameters: how many numbers describe the transformation.
-            learning_rate: a float or a Keras schedule, for Adam.
-
-        Returns:
-            A `models.conditional_autoencoder.ConditionalAutoencoder`. Its codes are feature maps.
-        """
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
+        """Its codes are feature maps."""
         import keras
         from keras import layers
 
         from invariance.layers.place_capsules import PlaceCapsules
         from invariance.models.conditional_autoencoder import ConditionalAutoencoder
-        from invariance.optimizers import Adam
 
         images = keras.Input(input_shape, name="images")
         encoder = keras.Model(images, convolutions(images, (self.first, self.second), ("tanh", "relu")), name="encoder")
@@ -79,9 +66,7 @@ class FeatureMovingAutoencoder(Declaration):
             positions, layers.Reshape((height * width, channels))(codes)
         )
         decoder = keras.Model([codes, numbers], deconvolutions(x, self.first, output_shape), name="decoder")
-        model = ConditionalAutoencoder(encoder, decoder, name="feature_moving_autoencoder")
-        model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())
-        return model
+        return ConditionalAutoencoder(encoder, decoder, name="feature_moving_autoencoder")
 
     def layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
         yield from convolution_flops(input_shape, (self.first, self.second))

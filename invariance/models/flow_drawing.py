@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invariance.errors import require_positive
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FlowDrawing(Declaration):
+class FlowDrawing(Drawing):
     """Moves an image along a flow for a time that is a linear function of the told parameters.
 
     It has no code: what it learns is how images move, not what digits look like. Fields and times are trained through
@@ -39,30 +39,13 @@ class FlowDrawing(Declaration):
     def __post_init__(self) -> None:
         require_positive(self, "fields", "degree")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network.
-
-        Args:
-            input_shape: (height, width, channels) of untransformed images in [-1, 1].
-            output_shape: (height, width, channels) of the canvas to draw on.
-            parameters: how many numbers describe the transformation.
-            learning_rate: a float or a Keras schedule, for Adam.
-
-        Returns:
-            A model that maps a pair (images, parameters) to images of ``output_shape`` in [-1, 1]. Its layers "times"
-            and "flow" hold what it learns.
-
-        Raises:
-            ValueError: if the canvas is smaller than the images or cannot be centred on them.
-        """
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
+        """Its layers "times" and "flow" hold what it learns. The canvas must be centred on the images."""
         import keras
         from keras import layers
 
         from invariance.layers.flow import Flow
         from invariance.layers.movement_times import MovementTimes
-        from invariance.optimizers import Adam
 
         excess = [out - own for out, own in zip(output_shape[:2], input_shape[:2], strict=True)]
         if any(each < 0 or each % 2 for each in excess):
@@ -78,9 +61,7 @@ class FlowDrawing(Declaration):
         times = MovementTimes(self.fields, self.circular, name="times")(numbers)
         # Bilinear, as the images to be drawn.
         x = Flow(self.fields, self.degree, cubic=False, name="flow")([x, times])
-        model = keras.Model([images, numbers], layers.Rescaling(2.0, -1.0, name="to_pixels")(x), name="flow_drawing")
-        model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())
-        return model
+        return keras.Model([images, numbers], layers.Rescaling(2.0, -1.0, name="to_pixels")(x), name="flow_drawing")
 
     def layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
         # No matrix product to speak of; some eight warps of a displacement, half again as wide as the canvas.

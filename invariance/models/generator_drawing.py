@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invariance.errors import require_positive
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GeneratorDrawing(Declaration):
+class GeneratorDrawing(Drawing):
     """Moves an image by exp(tA), with a time t that is a linear function of the told parameter.
 
     The generator A has to be learnt before (`transfer.generator_from_pairs`); training only fits the time.
@@ -35,20 +35,13 @@ class GeneratorDrawing(Declaration):
     def __post_init__(self) -> None:
         require_positive(self, "components")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network; arguments and results as for `models.flow_drawing.FlowDrawing`.
-
-        Raises:
-            ValueError: if the canvas is not as large as the images.
-        """
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
+        """The canvas must be as large as the images."""
         import keras
         from keras import layers
 
         from invariance.layers.linear_generator import LinearGenerator
         from invariance.layers.movement_times import MovementTimes
-        from invariance.optimizers import Adam
 
         if tuple(output_shape) != tuple(input_shape):
             raise ValueError(
@@ -61,7 +54,6 @@ class GeneratorDrawing(Declaration):
         model = keras.Model(
             [images, numbers], layers.Rescaling(2.0, -1.0, name="to_pixels")(x), name="generator_drawing"
         )
-        model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())
         return model
 
     def layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariance.errors import require_positive
 from invariance.models.autoencoder import Autoencoder
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OperatorAutoencoder(Declaration):
+class OperatorAutoencoder(Drawing):
     """y = decoder(R(t) encoder(x)), where R(t) rotates pairs of code numbers by angles that are linear in t.
 
     Where the article's autoencoder appends the parameters t to the code, they act on it here. The frequencies of the
@@ -75,29 +75,12 @@ class OperatorAutoencoder(Declaration):
         if self.separable and not self.linear:
             raise ValueError("Argument `separable` needs `linear`. Received: separable=True, linear=False")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network.
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
+        """Circular parameters must be pairs.
 
-        Args:
-            input_shape: (height, width, channels) of untransformed images in [-1, 1].
-            output_shape: (height, width, channels) of the canvas to draw on.
-            parameters: how many numbers describe the transformation.
-            learning_rate: a float or a Keras schedule of training steps, for Adam; without `linear`, for RMSProp, as
-                in `Autoencoder`.
-
-        Returns:
-            A `models.conditional_autoencoder.ConditionalAutoencoder`.
-
-        Raises:
-            ValueError: if circular parameters are not pairs, or a separable network does not have two parameters or
-                is to draw another number of channels than its images have.
+        A separable network must have two parameters, and draw as many channels as its images have.
         """
-        import keras
-
         from invariance.models.conditional_autoencoder import ConditionalAutoencoder
-        from invariance.optimizers import Adam, RMSProp
 
         self._dimensions(parameters)
         if self.separable:
@@ -109,9 +92,13 @@ class OperatorAutoencoder(Declaration):
             encoder, decoder = self._separable(input_shape, output_shape, parameters)
         else:
             encoder, decoder = self._encoder(input_shape), self._decoder(output_shape, parameters)
-        model = ConditionalAutoencoder(encoder, decoder, name="operator_autoencoder")
-        model.compile((Adam if self.linear else RMSProp)(learning_rate), keras.losses.MeanSquaredError())
-        return model
+        return ConditionalAutoencoder(encoder, decoder, name="operator_autoencoder")
+
+    def optimizer(self, learning_rate: Any) -> keras.Optimizer:
+        """Adam; without `linear`, RMSProp, as for `Autoencoder`."""
+        from invariance.optimizers import RMSProp
+
+        return super().optimizer(learning_rate) if self.linear else RMSProp(learning_rate)
 
     def frequencies(self, dimensions: int) -> tuple[tuple[float, ...], ...]:
         """The frequencies of the code's pairs, (pairs, dimensions), lowest first.

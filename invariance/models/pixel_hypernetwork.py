@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invariance.errors import require_positive
-from invariance.models.declaration import Declaration
+from invariance.models.drawing import Drawing
 from invariance.typing import Shape
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PixelHypernetwork(Declaration):
+class PixelHypernetwork(Drawing):
     """Draws each pixel as an average of the image's pixels, with weights that depend on the told parameters only.
 
     Parameters -> dense layer (ReLU) -> a weight for every pair of pixels, softmax over the pixels of the image. Nothing
@@ -37,33 +37,17 @@ class PixelHypernetwork(Declaration):
     def __post_init__(self) -> None:
         require_positive(self, "hidden")
 
-    def __call__(
-        self, input_shape: Shape, output_shape: Shape, parameters: int, learning_rate: Any = 1e-3
-    ) -> keras.Model:
-        """Builds and compiles the network.
-
-        Args:
-            input_shape: (height, width, channels) of untransformed images in [-1, 1].
-            output_shape: (height, width, channels) of the canvas to draw on.
-            parameters: how many numbers describe the transformation.
-            learning_rate: a float or a Keras schedule, for Adam.
-
-        Returns:
-            A model that maps a pair (images, parameters) to images of ``output_shape`` in [-1, 1].
-        """
+    def network(self, input_shape: Shape, output_shape: Shape, parameters: int) -> keras.Model:
         import keras
         from keras import layers
 
         from invariance.layers.second_order_dense import SecondOrderDense
-        from invariance.optimizers import Adam
 
         images, numbers = keras.Input(input_shape, name="images"), keras.Input((parameters,), name="parameters")
         pixels = layers.Flatten(name="pixels")(images)
         x = SecondOrderDense(prod(output_shape), self.hidden, shared=True, name="averages")(pixels, numbers)
         x = layers.Reshape(output_shape, dtype="float32", name="drawn")(x)
-        model = keras.Model([images, numbers], x, name="pixel_hypernetwork")
-        model.compile(Adam(learning_rate), keras.losses.MeanSquaredError())
-        return model
+        return keras.Model([images, numbers], x, name="pixel_hypernetwork")
 
     def layer_flops(self, input_shape: Shape, output_shape: Shape, parameters: int) -> Iterator[float]:
         weights = prod(input_shape) * prod(output_shape)

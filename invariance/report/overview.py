@@ -33,10 +33,10 @@ def overview(tables: Sequence[Table]) -> list[tuple[str, ...]]:
     for table in tables:
         changes = [table.dataset] if table.dataset != tables[0].dataset else []
         where = ", ".join([table.experiment, *changes, *([table.profile] if table.profile != USUAL else [])])
-        for row in table.shown if comparable(table.profile) else ():
+        rows = [row for row in table.rows if variations.is_as_declared(row.model)] if comparable(table.profile) else []
+        for row in (each for own in rows for each in (own, *own.pooled)):
             texts = [_text(table, row, place) for place in PLACES]
-            # A row of a network that is helped at test time begins with the network's name.
-            if any(texts) and variations.is_as_declared(row.model.partition(" + ")[0]):
+            if any(texts):
                 found.append((where, row.label, row.told, ", ".join(map(str, row.seeds)), *texts))
     # K0 before K1 and so on; what an experiment's models are told by itself comes first.
     return sorted(found, key=lambda texts: texts[2])

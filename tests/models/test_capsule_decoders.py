@@ -1,4 +1,4 @@
-"""Decoders of capsules: fixed positions, the class that a code chooses, each capsule's own network, refusals."""
+"""Decoders of capsules: what is told, the class that a code chooses, each capsule's own network, refusals."""
 
 from dataclasses import replace
 
@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from invariance.layers.place_capsules import PlaceCapsules
 from invariance.models.class_placing_autoencoder import ClassPlacingAutoencoder
-from invariance.models.placing_autoencoder import PlacingAutoencoder, lattice
+from invariance.models.placing_autoencoder import PlacingAutoencoder
 from tests.helpers import noise
 
 SHAPE = (8, 8, 1)
@@ -26,33 +25,16 @@ def build(declaration, **changes):
     return model
 
 
-@pytest.mark.parametrize("capsules", [1, 2, 7, 49, 128])
-def test_lattice_covers_the_map(capsules):
-    positions = lattice(capsules).reshape(1, capsules, 2)
-    assert len(np.unique(positions[0], axis=0)) == capsules and np.abs(positions).max() <= 1
-    weights = np.asarray(PlaceCapsules(7, 7)(positions.astype("float32"), np.ones((1, capsules, 1), "float32")))
-    if capsules == 49:
-        # One for each cell.
-        np.testing.assert_allclose(weights, 1, atol=1e-5)
-    if capsules == 128:
-        # All but perhaps a few at the end of the last row.
-        assert weights.min() > 0.3
-
-
-def test_capsules_that_are_not_placed_stay_where_they_are(plain_updates):
-    data = (noise(8, *SHAPE, spread=(-1, 1)), noise(8, 2)), noise(8, *SHAPE, seed=1, spread=(-1, 1))
-    for placed in (True, False):
-        model = build(PLACING, placed=placed)
-        dense = model.decoder.get_layer("positions")
-        positions = keras.Model(model.decoder.inputs, dense.output)
-        inputs = noise(8, 3), data[0][1]
-        before = np.asarray(positions(inputs))
-        assert np.allclose(before, lattice(6)) != placed
-        for _ in range(2):
-            model.train_step(data)
-        assert np.array_equal(positions(inputs), before) != placed
-        # The positions' kernel and bias.
-        assert len(model.non_trainable_weights) == (0 if placed else 2)
+@pytest.mark.parametrize(
+    ("told", "hearing"), [("both", {"positions", "features"}), ("positions", {"positions"}), ("features", {"features"})]
+)
+def test_what_is_told_of_the_transformation_changes_with_it(told, hearing):
+    decoder = build(PLACING, told=told).decoder
+    outputs = {name: keras.Model(decoder.inputs, decoder.get_layer(name).output) for name in ("positions", "features")}
+    codes, numbers, other = noise(8, 3), noise(8, 2), noise(8, 2, seed=1)
+    changed = {name: not np.allclose(model([codes, numbers]), model([codes, other])) for name, model in outputs.items()}
+    assert {name for name, moved in changed.items() if moved} == hearing
+    assert all(not np.allclose(model([codes, numbers]), model([codes[::-1], numbers])) for model in outputs.values())
 
 
 def test_a_class_is_drawn_by_its_own_vectors():

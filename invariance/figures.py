@@ -443,7 +443,7 @@ def vector_fields(learnt: np.ndarray, true: np.ndarray, mask: np.ndarray, task: 
 
 
 def answers(given: Answers, title: str) -> Figure:
-    """The parameters that a flow answers over the true ones, a panel for each; restricted classes in colour."""
+    """The parameters that a learnt movement answers, over the true ones: a panel for each."""
     kind = given.transformation
     dimensions = given.true.shape[1]
     figure, panels = plt.subplots(1, dimensions, figsize=(5.4 * dimensions, 5.4), squeeze=False)
@@ -461,7 +461,7 @@ def answers(given: Answers, title: str) -> Figure:
             style = {"ls": "none", "marker": marker, "ms": 4, "color": colour}
             panel.plot(true[mask, number], answered[mask, number], label=f"{label} classes", **style)
         unit = f", {kind.unit}" if kind.unit else ""
-        panel.set(xlabel=f"true {name}{unit}", ylabel=f"{name} that the flow answers{unit}")
+        panel.set(xlabel=f"true {name}{unit}", ylabel=f"answered {name}{unit}")
         if kind.ticks:
             panel.set(xticks=kind.ticks, yticks=kind.ticks)
         panel.grid(alpha=0.25)

@@ -394,7 +394,7 @@ class Task:
         """The figures of a run shown in reports: file name -> caption; by default those of what was learnt first."""
         return {
             "field.png": "How pixels move: the learnt vector field beside the true one",
-            "answers.png": f"The {self.transformation.parameter} that the learnt flow answers, over the true one",
+            "answers.png": f"The {self.transformation.parameter} that the learnt movement answers, over the true one",
         }
 
     def to_json(self) -> dict:

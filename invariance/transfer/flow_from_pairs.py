@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from invariance.errors import require_positive, require_share
 from invariance.experiment import Budget
+from invariance.transfer.learned_movement import LearnedMovement
 from invariance.transfer.learner import Learned, Learner, Stage
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.flow import Flow
     from invariance.tasks import Task
-    from invariance.transfer.answers import Answers
-    from invariance.transfer.movements import Movements
 
 
 @dataclass(frozen=True)
@@ -130,29 +129,13 @@ def learned_flow(flow: Flow, task: Task, data: Data, seed: int, *, paired: bool 
     return LearnedFlow(*found_so_far, (told, times[explained]))
 
 
-class LearnedFlow(Learned):
-    """A learnt flow and how far images are moved along it.
+class LearnedFlow(LearnedMovement):
+    """A learnt flow and how far images are moved along it; ``flow`` is the flow, otherwise as `LearnedMovement`."""
 
-    Args:
-        flow: the flow.
-        task: gives the true fields, for comparison.
-        movements: the distribution of movements in training.
-        metrics: see `Learned`.
-        examples: encoded parameters (pairs, numbers) and times (pairs, fields) of pairs of images, for models that are
-            told the parameter.
-    """
-
-    def __init__(
-        self,
-        flow: Flow,
-        task: Task,
-        movements: Movements,
-        metrics: dict,
-        examples: tuple[np.ndarray, np.ndarray] | None = None,
-    ):
-        self.flow, self.task, self.movements, self.examples = flow, task, movements, examples
-        self.metrics = {**metrics, "cosines": self._cosines()}
-        self.answers: Answers | None = None
+    def __init__(self, flow: Flow, *arguments: Any):
+        super().__init__(*arguments)
+        self.flow = flow
+        self.metrics = {**self.metrics, "cosines": self._cosines()}
 
     def attach(self, network: keras.Model) -> keras.Model:
         """Hands the flow to a network's layer "flow", and what was found of times to its layer "times", if it has them.
@@ -168,14 +151,16 @@ class LearnedFlow(Learned):
             fit_times(network.get_layer("times"), *self.examples)
         return network
 
-    def prepare(self, prepare: Callable, seed: int) -> Callable:
+    def move(self, images: Any, times: Any) -> Any:
         from keras import ops
 
-        def move(images: Any, draws: Any) -> Any:
-            # Cubic interpolation may leave the range of pixels.
-            return ops.clip(self.flow([images, self.movements.draw(seed, draws)]), 0.0, 1.0)
+        # Cubic interpolation may leave the range of pixels.
+        return ops.clip(self.flow([images, times]), 0.0, 1.0)
 
-        return self.task.moving(prepare, move)
+    def times_between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        from invariance.transfer.movements import times_between
+
+        return times_between(self.flow, first, second, self.movements.period)[0]
 
     def _masked(self) -> tuple[np.ndarray, np.ndarray]:
         """The true fields (dimensions, height, width, 2), and where their pixels come from within the image."""
@@ -190,13 +175,6 @@ class LearnedFlow(Learned):
         basis, _ = np.linalg.qr(np.asarray(self.flow.vector_fields())[:, mask].reshape(self.flow.fields, -1).T)
         vectors = true[:, mask].reshape(len(true), -1)
         return [float(np.linalg.norm(basis.T @ each) / np.linalg.norm(each)) for each in vectors]
-
-    def measure(self, data: Data, seed: int) -> dict:
-        """How far, and which way, the flow finds that test images were moved; see `transfer.answers`."""
-        from invariance.transfer.answers import ask
-
-        self.answers = ask(self.flow, self.movements.period, self.task, data, seed)
-        return {"answers": self.answers.metrics()}
 
     def save(self, folder: Any) -> None:
         import keras
@@ -215,5 +193,4 @@ class LearnedFlow(Learned):
         learnt = np.asarray(self.flow.vector_fields())
         true, mask = self._masked()
         yield figures.Picture("field.png", figures.vector_fields(learnt, true, mask, self.task, title))
-        if self.answers is not None:
-            yield figures.Picture("answers.png", figures.answers(self.answers, title))
+        yield from super().figures(title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invariance.errors import UserError, require_positive, require_share
+from invariance.transfer.learned_movement import LearnedMovement
 from invariance.transfer.learner import Learned, Learner, Stage
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.linear_generator import LinearGenerator
     from invariance.tasks import Task
-    from invariance.transfer.movements import Movements
 
 
 @dataclass(frozen=True)
@@ -106,32 +106,18 @@ class GeneratorFromPairs(Learner):
         return first, second, near, told
 
 
-class LearnedGenerator(Learned):
-    """A learnt linear generator and how far images are moved by it.
+class LearnedGenerator(LearnedMovement):
+    """A learnt linear generator; ``layer`` is the generator, otherwise as `LearnedMovement`."""
 
-    Args:
-        layer: the generator.
-        task: how networks use it.
-        movements: the distribution of movements in training.
-        metrics: see `Learned`.
-        examples: see `flow_from_pairs.LearnedFlow`.
-    """
+    def __init__(self, layer: LinearGenerator, *arguments: Any):
+        super().__init__(*arguments)
+        self.layer = layer
 
-    def __init__(
-        self,
-        layer: LinearGenerator,
-        task: Task,
-        movements: Movements,
-        metrics: dict,
-        examples: tuple[np.ndarray, np.ndarray],
-    ):
-        self.layer, self.task, self.movements, self.metrics, self.examples = layer, task, movements, metrics, examples
+    def move(self, images: Any, times: Any) -> Any:
+        return self.layer([images, times])
 
-    def prepare(self, prepare: Callable, seed: int) -> Callable:
-        def move(images: Any, draws: Any) -> Any:
-            return self.layer([images, self.movements.draw(seed, draws)])
-
-        return self.task.moving(prepare, move)
+    def times_between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return self.layer.times_between(first, second)
 
     def attach(self, network: keras.Model) -> keras.Model:
         """The network with the generator: as its own layer if it has one, else in front, where it projects images."""
@@ -144,7 +130,8 @@ class LearnedGenerator(Learned):
             own = network.get_layer("generator")
             for mine, other in zip(own.weights, self.layer.weights, strict=True):
                 mine.assign(other)
-            fit_times(network.get_layer("times"), *self.examples)
+            if self.examples is not None:
+                fit_times(network.get_layer("times"), *self.examples)
             return network
         # Training images lie within the components, and test images must be shown alike.
         inputs = keras.Input(network.input_shape[1:], name="images")
@@ -162,6 +149,3 @@ class LearnedGenerator(Learned):
         inputs = keras.Input(self.layer.image_shape, name="images"), keras.Input((1,), name="times")
         with replacing(Path(folder) / "generator.keras") as partial:
             keras.Model(inputs, self.layer(list(inputs)), name="learned_generator").save(partial)
-
-    def figures(self, title: str) -> Iterator[Any]:
-        yield from ()

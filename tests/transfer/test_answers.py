@@ -13,6 +13,7 @@ from invariance.ranges import Ranges
 from invariance.tasks import Recognition
 from invariance.transfer import answers
 from invariance.transfer.flow_from_pairs import LearnedFlow
+from invariance.transfer.generator_from_pairs import GeneratorFromPairs
 from invariance.transfer.movements import Movements
 from invariance.transforms import Scaling, Shift
 from tests.layers.test_flow import SIDE, flow_of, images, rotation
@@ -35,15 +36,21 @@ def turning(period):
     return flow
 
 
+def ask(flow, period, task, given):
+    return answers.ask(LearnedFlow(flow, task, Movements(flow.fields, period, np.eye(flow.fields)), {}), given, 0)
+
+
 @pytest.mark.parametrize("period", [70.0, -80.0])
 def test_a_rotation_knows_all_angles(period):
-    found = answers.ask(turning(period), abs(period), TASK, data(), 0)
+    found = ask(turning(period), abs(period), TASK, data())
     metrics = found.metrics()
     assert metrics["within"] == 5.0 and "360 degrees" in metrics["unit"]
     for group in ("free", "restricted"):
         # Blots of 28 pixels, interpolated differently, are aligned to a small part of a pixel, at radii up to 8.
         assert metrics[group]["images"] == 12 and metrics[group]["median_error"] < 0.3
         assert metrics[group]["share_within"] == 1.0 and metrics[group]["share_opposite"] == 0.0
+        # Half a turn of whole pixels, but for the integration's interpolation; two blots apart would be 1 to 2.
+        assert metrics[group]["half_period_error"] < 0.01
     # Over the whole range, restricted classes too.
     assert np.abs(found.true[found.restricted]).max() > 135
     assert found.restricted.sum() == 12
@@ -53,7 +60,7 @@ def test_other_fields_do_not_know_them():
     random = Flow(1, 3, 0)
     random.build([(None, SIDE, SIDE, 1), (None, 1)])
     for flow, period in ((random, 70.0), (flow_of([(0, 0, 1, 1.0)]), None)):
-        metrics = answers.ask(flow, period, TASK, data(40), 0).metrics()
+        metrics = ask(flow, period, TASK, data(40)).metrics()
         for group in ("free", "restricted"):
             # By chance 10 of 360 degrees, and a median of 90; of 20 images at most 4 (probability .002 of more).
             assert metrics[group]["median_error"] > 30 and metrics[group]["share_within"] <= 0.2
@@ -63,7 +70,7 @@ def test_answers_of_symmetric_images_are_counted():
     """Images that look the same after half a turn: the other half's answer is as good."""
     given = data()
     symmetric = np.maximum(given.x_test, given.x_test[:, ::-1, ::-1])
-    metrics = answers.ask(turning(70.0), 70.0, TASK, replace(given, x_test=symmetric), 0).metrics()
+    metrics = ask(turning(70.0), 70.0, TASK, replace(given, x_test=symmetric)).metrics()
     for group in ("free", "restricted"):
         within, opposite = metrics[group]["share_within"], metrics[group]["share_opposite"]
         assert within + opposite == 1.0 and 0 < opposite < 1
@@ -71,7 +78,7 @@ def test_answers_of_symmetric_images_are_counted():
 
 def test_two_fields_that_mix_the_shifts():
     flow = flow_of([(0, 0, 0, 0.8), (1, 0, 0, 0.6)], [(0, 0, 0, 0.3), (1, 0, 0, -0.9)], side=36)
-    found = answers.ask(flow, None, SHIFTED, data(), 0)
+    found = ask(flow, None, SHIFTED, data())
     metrics = found.metrics()
     assert metrics["within"] == 2.0 and found.true.shape == (24, 2)
     for group in ("free", "restricted"):
@@ -83,7 +90,7 @@ def test_two_fields_that_mix_the_shifts():
 def test_factors_are_answered_on_their_logarithmic_scale():
     flow = flow_of([(0, 1, 0, -SIDE / 2), (1, 0, 1, -SIDE / 2)])
     flow.coefficients.assign(flow.coefficients / 10)
-    metrics = answers.ask(flow, None, SCALED, data(), 0).metrics()
+    metrics = ask(flow, None, SCALED, data()).metrics()
     assert metrics["within"] == pytest.approx(2**0.1) and "least squares" in metrics["unit"]
     for group in ("free", "restricted"):
         # A factor of 1 is no error.
@@ -92,7 +99,7 @@ def test_factors_are_answered_on_their_logarithmic_scale():
 
 def test_without_free_classes():
     every = replace(TASK, ranges=Ranges(((0, 360),), {2: ((-45, 45),), 3: ((-45, 45),)}))
-    metrics = answers.ask(turning(70.0), 70.0, every, data(8), 0).metrics()
+    metrics = ask(turning(70.0), 70.0, every, data(8)).metrics()
     assert "free" not in metrics and metrics["restricted"]["images"] == 8
     assert metrics["restricted"]["median_error"] < 0.3
 
@@ -106,4 +113,19 @@ def test_learned_flows_are_measured_and_drawn():
     assert [each.name for each in pictures] == ["field.png", "answers.png"] == list(SHIFTED.pictures())[-2:]
     # A panel for each parameter.
     assert len(pictures[1].figure.axes) == 2
+    figures.plt.close("all")
+
+
+def test_a_learnt_generator_is_asked_as_a_flow_is():
+    taught = data(400)
+    try:
+        next(GeneratorFromPairs(components=40, batches=8, batch_size=512).learn(TASK, taught, 0))
+    except StopIteration as stopped:
+        learned = stopped.value
+    metrics = learned.measure(data(), 0)["answers"]
+    for group in ("free", "restricted"):
+        # 40 components are almost all of blots (.9997 of their squares), and the movement is linear in pixels but for
+        # interpolation.
+        assert metrics[group]["median_error"] < 0.5 and metrics[group]["half_period_error"] < 1e-3
+    assert [each.name for each in learned.figures("title")] == ["answers.png"]
     figures.plt.close("all")

@@ -135,17 +135,17 @@ def learn_generator(
         UserWarning: if the starts do not agree on one generator.
     """
     rng = np.random.default_rng(seed)
-    matrix, times, numbers = _best_start(first, second, rng, starts)
-    generator, times = _refine(_planes(matrix), times, first, second, 4, near=True)
-    weights = _weights(generator, times, first, second)
+    matrix, times, numbers = best_start(first, second, rng, starts)
+    generator, times = refine(planes_of(matrix), times, first, second, 4, near=True)
+    weights = explained_by_plane(generator, times, first, second)
     if farther is not None:
         generator, used, times = _widen(generator, *farther)
         if len(used):
-            weights = _weights(generator, times, farther[0][used], farther[1][used])
+            weights = explained_by_plane(generator, times, farther[0][used], farther[1][used])
     base, misfit, chance = find_base(generator.frequencies, weights, rng)
     if base is not None:
         whole = np.round(generator.frequencies / base)
-        generator = _refine_periodic(Generator(generator.vectors, whole, 2.0 * np.pi), *(farther or (first, second)))
+        generator = refine_periodic(Generator(generator.vectors, whole, 2.0 * np.pi), *(farther or (first, second)))
     a, b = farther or (first, second)
     left = b - generator.move(a, generator.times_between(a, b))
     numbers["moved_residual"] = float(np.square(left).sum() / np.square(b - a).sum())
@@ -153,7 +153,7 @@ def learn_generator(
     return generator, numbers
 
 
-def _best_start(
+def best_start(
     first: np.ndarray, second: np.ndarray, rng: np.random.Generator, starts: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """The antisymmetric matrix that fits best of several random starts, its times, and numbers about the starts."""
@@ -212,7 +212,7 @@ def _alternate(
     return (matrix - matrix.T) / 2.0, times, np.square(left).sum() / np.square(change).sum()
 
 
-def _planes(matrix: np.ndarray) -> Generator:
+def planes_of(matrix: np.ndarray) -> Generator:
     """An antisymmetric matrix as rotations in planes, the fastest first."""
     # The real Schur form of a normal matrix has its planes as blocks on the diagonal.
     blocks, basis = linalg.schur(matrix, output="real")
@@ -275,7 +275,7 @@ def _closest_basis(generator: Generator, times: np.ndarray, first: np.ndarray, s
     return left @ right
 
 
-def _refine(
+def refine(
     generator: Generator, times: np.ndarray, first: np.ndarray, second: np.ndarray, steps: int, near: bool = False
 ) -> tuple[Generator, np.ndarray]:
     """Improves times, frequencies and planes in turn, with exp(tA) itself instead of its linearisation.
@@ -327,11 +327,11 @@ def _widen(generator: Generator, first: np.ndarray, second: np.ndarray) -> tuple
         if len(good) < 2 * first.shape[1]:
             continue
         used = good
-        generator, times = _refine(generator, found[used], first[used], second[used], 3)
+        generator, times = refine(generator, found[used], first[used], second[used], 3)
     return generator, used, times
 
 
-def _refine_periodic(generator: Generator, first: np.ndarray, second: np.ndarray, steps: int = 4) -> Generator:
+def refine_periodic(generator: Generator, first: np.ndarray, second: np.ndarray, steps: int = 4) -> Generator:
     """Alternates between times of pairs, over the whole period, whole frequencies of planes, and planes."""
     for _ in range(steps):
         times = generator.times_between(first, second)
@@ -353,7 +353,7 @@ def _oriented(generator: Generator) -> Generator:
     return replace(generator, vectors=generator.vectors * signs, frequencies=np.abs(generator.frequencies))
 
 
-def _weights(generator: Generator, times: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def explained_by_plane(generator: Generator, times: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """How much of the pairs' differences each plane explains, (planes,), not negative."""
     products = generator.coordinates(first)[0].conj() * generator.coordinates(second)[0]
     turned = products * np.exp(-1j * np.outer(times, generator.frequencies))

@@ -62,7 +62,7 @@ def test_planes_move_as_the_exponential_of_the_matrix(dimensions, rank):
     basis = np.linalg.qr(rng.standard_normal((dimensions, rank)))[0]
     within = rng.standard_normal((rank, rank))
     matrix = basis @ (within - within.T) @ basis.T
-    planes = generators._planes(matrix)
+    planes = generators.planes_of(matrix)
     points, times = rng.standard_normal((4, dimensions)), np.array([0.0, 0.3, -2.0, 11.0])
     expected = [linalg.expm(time * matrix) @ point for time, point in zip(times, points, strict=True)]
     # Float64, after a decomposition and phases of up to some 50 radians.

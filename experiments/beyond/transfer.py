@@ -8,17 +8,20 @@ from invariance.models.generator_drawing import GeneratorDrawing
 from invariance.models.operator_autoencoder import OperatorAutoencoder
 from invariance.transfer.flow_from_labels import FlowFromLabels
 from invariance.transfer.flow_from_pairs import FlowFromPairs
+from invariance.transfer.generator_from_labels import GeneratorFromLabels
 from invariance.transfer.generator_from_pairs import GeneratorFromPairs
 from invariance.transfer.learner import Learner, Transfer
 
 K0 = "K0: labelled images"
 K1 = "K1: which drawings show the same image"
+SHUFFLED = "(but not which pixels are neighbours)"
 
-FROM_PAIRS, FROM_LABELS, LINEAR = FlowFromPairs(), FlowFromLabels(), GeneratorFromPairs()
+FROM_PAIRS, FROM_LABELS = FlowFromPairs(), FlowFromLabels()
+LINEAR, LINEAR_FROM_LABELS = GeneratorFromPairs(), GeneratorFromLabels()
 # For `smoke`.
 FROM_FEW_PAIRS = replace(FROM_PAIRS, steps=4, refine_steps=2, batch_size=64)
 FROM_FEW_LABELS = replace(FROM_LABELS, steps=2, pool=256, moved=16)
-LINEAR_FROM_FEW = replace(LINEAR, batches=16)
+LINEAR_FROM_FEW, LINEAR_FROM_FEW_LABELS = replace(LINEAR, batches=16), replace(LINEAR_FROM_LABELS, pool=200)
 
 
 def learning(entry: Entry, learner: Learner, tiny: Learner, told: str) -> Entry:
@@ -36,7 +39,8 @@ def learners(entry: Entry) -> dict[str, Entry]:
     return {
         "flow": learning(entry, FROM_PAIRS, FROM_FEW_PAIRS, K1),
         "flow_k0": learning(entry, FROM_LABELS, FROM_FEW_LABELS, K0),
-        "generator": learning(entry, LINEAR, LINEAR_FROM_FEW, f"{K1} (but not which pixels are neighbours)"),
+        "generator": learning(entry, LINEAR, LINEAR_FROM_FEW, f"{K1} {SHUFFLED}"),
+        "generator_k0": learning(entry, LINEAR_FROM_LABELS, LINEAR_FROM_FEW_LABELS, f"{K0} {SHUFFLED}"),
     }
 
 
@@ -60,7 +64,7 @@ def drawers(fields: int, circular: bool, **changes) -> dict[str, Entry]:
     found = {"flow": learning(flow, FROM_PAIRS, FROM_FEW_PAIRS, K2)}
     if fields == 1:
         generator = replace(flow, model=GeneratorDrawing(circular=circular)).with_budgets(["standard"], steps=300)
-        found["generator"] = learning(generator, LINEAR, LINEAR_FROM_FEW, f"{K2} (but not which pixels are neighbours)")
+        found["generator"] = learning(generator, LINEAR, LINEAR_FROM_FEW, f"{K2} {SHUFFLED}")
     return found
 
 

@@ -1,7 +1,8 @@
-"""Moves images by a linear operator that is learnt from pairs."""
+"""Moves images by a linear operator that is learnt from pairs, or from drawings of classes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import layers, ops
 
 from invariance import generators
 from invariance.errors import require_positive
+from invariance.generators_from_classes import learn_generator_from_classes
 from invariance.typing import Shape, Tensor
 
 
@@ -17,16 +19,17 @@ from invariance.typing import Shape, Tensor
 class LinearGenerator(layers.Layer):
     """Moves images by exp(tA), with an antisymmetric matrix A in the space of the images' principal components.
 
-    The layer is told which two drawings show the same image, and nothing about the movement between them or about which
-    pixels are neighbours: a permutation of the pixels changes nothing. It assumes that the movement acts linearly on
-    images, keeps their length, and has one parameter. A rotates each of some orthogonal planes with a frequency of its
+    The layer is told which two drawings show the same image (`learn`), or only which show the same class
+    (`learn_from_classes`), and nothing about the movement between them or about which pixels are neighbours: a
+    permutation of the pixels changes nothing. It assumes that the movement acts linearly on images, keeps their length,
+    and has one parameter. A rotates each of some orthogonal planes with a frequency of its
     own, so moving costs two products with the basis:
 
         x' = sum_j Re(conj(u_j + i v_j) z_j exp(i f_j t)) + what is left unmoved,  z_j = <x, u_j> + i <x, v_j>.
 
     Weights, none of them trainable: ``basis`` (pixels, components), the columns being all u, then all v, then one that
     is never moved if their number is odd; ``frequencies`` (generators, components // 2); ``periods`` (generators,), 0
-    where the movement is not periodic. They come from `learn` or from a file; an image cannot be moved before.
+    where the movement is not periodic. They are learnt or come from a file; an image cannot be moved before.
 
     Args:
         components: number of principal components, from the origin and not from the mean, to which images are
@@ -130,14 +133,58 @@ class LinearGenerator(layers.Layer):
             self.build([(None, *shape), (None, self.generators)])
         if images is None:
             images = np.concatenate(farther or (first, second))
+
+        def learn(components: np.ndarray) -> tuple:
+            a, b = (self._flat(each) @ components for each in (first, second))
+            far = tuple(self._flat(each) @ components for each in farther) if farther else None
+            return generators.learn_generator(a, b, far, seed=seed, starts=starts)
+
+        return self._learn(images, learn)
+
+    def learn_from_classes(self, classes: Sequence[np.ndarray], *, seed: int = 0, starts: int = 3) -> dict[str, Any]:
+        """Learns basis, frequencies and period from drawings of classes, not knowing which show the same original.
+
+        See `invariance.generators_from_classes`. The unit and the sign of times are as for `learn`.
+
+        Args:
+            classes: drawings of one class each, (drawings, height, width, channels), no two of the same original.
+            seed: of the random starts, and of the movements.
+            starts: number of random starts.
+
+        Returns:
+            As `learn`, but for ``moved_residual``: the median ratio of the squared distances that moved drawings and
+            drawings as they are have from their nearest neighbours.
+
+        Raises:
+            ValueError: if shapes do not fit, there are fewer drawings than components, or no class has two drawings
+                that differ.
+
+        Warns:
+            UserWarning: if the starts do not agree on one generator.
+        """
+        shapes = {np.shape(each)[1:] for each in classes}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+            raise ValueError(
+                "Argument `classes` must be arrays (drawings, height, width, channels), of images of one size. "
+                f"Received: shapes {[np.shape(each) for each in classes]}"
+            )
+        if not self.built:
+            self.build([(None, *shape), (None, self.generators)])
+
+        def learn(components: np.ndarray) -> tuple:
+            points = [self._flat(each).astype("float64") @ components for each in classes]
+            return learn_generator_from_classes(points, seed=seed, starts=starts)
+
+        return self._learn(np.concatenate(classes), learn)
+
+    def _learn(self, images: np.ndarray, learn: Callable[[np.ndarray], tuple]) -> dict[str, Any]:
+        """Keeps what ``learn`` finds in the principal components (pixels, components) of images."""
         if len(images) < self.components:
             raise ValueError(
                 f"There must be at least as many images as components, {self.components}. Received: {len(images)}"
             )
         components, share = generators.principal_components(self._flat(images), self.components)
-        a, b = (self._flat(each) @ components for each in (first, second))
-        far = tuple(self._flat(each) @ components for each in farther) if farther else None
-        found, numbers = generators.learn_generator(a, b, far, seed=seed, starts=starts)
+        found, numbers = learn(components)
         self.basis.assign(components @ found.vectors)
         self.frequencies.assign(found.frequencies[None])
         self.periods.assign([found.period or 0.0])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.linear_generator import LinearGenerator
     from invariance.tasks import Task
+    from invariance.transforms import Transformation
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,7 @@ class GeneratorFromPairs(Learner):
         from invariance.transfer.movements import Movements
 
         yield from ()  # it takes seconds, so it is no stage
-        if task.transformation.dimensions > 1:
-            raise UserError(
-                f"a linear generator has one parameter; {task.transformation.name} has {task.transformation.dimensions}"
-            )
+        one_parameter(task.transformation)
         taught = data.select(task.teaching(np.unique(data.y_train).tolist()))
         first, second, near, told = self._pairs(task, taught, seed)
         layer = LinearGenerator(self.components, name="generator")
@@ -68,9 +66,7 @@ class GeneratorFromPairs(Learner):
         times = layer.times_between(first[~near], second[~near])
         # As for a flow that is not periodic, see `flow_from_pairs.learned_flow`.
         movements = Movements(1, layer.period, np.sqrt(1.5 * np.mean(np.square(times), keepdims=True)))
-        named = ("share", "residual", "starts_agreement", "period", "misfit", "chance_misfit", "moved_residual")
-        metrics = {key: numbers[key] for key in named}
-        return LearnedGenerator(layer, task, movements, metrics, (told[~near], times))
+        return LearnedGenerator(layer, task, movements, LearnedGenerator.named(numbers), (told[~near], times))
 
     def _pairs(self, task: Task, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Pairs of drawings, (pairs, height, width, channels) each.
@@ -106,12 +102,24 @@ class GeneratorFromPairs(Learner):
         return first, second, near, told
 
 
+def one_parameter(transformation: Transformation) -> None:
+    """Raises UserError if a transformation has several parameters."""
+    if transformation.dimensions > 1:
+        raise UserError(f"a linear generator has one parameter; {transformation.name} has {transformation.dimensions}")
+
+
 class LearnedGenerator(LearnedMovement):
     """A learnt linear generator; ``layer`` is the generator, otherwise as `LearnedMovement`."""
 
     def __init__(self, layer: LinearGenerator, *arguments: Any):
         super().__init__(*arguments)
         self.layer = layer
+
+    @staticmethod
+    def named(diagnostics: dict) -> dict:
+        """The metrics among what a generator says of its learning."""
+        names = ("share", "residual", "starts_agreement", "period", "misfit", "chance_misfit", "moved_residual")
+        return {name: diagnostics[name] for name in names}
 
     def move(self, images: Any, times: Any) -> Any:
         return self.layer([images, times])

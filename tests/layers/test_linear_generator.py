@@ -55,6 +55,21 @@ def test_new_images_are_rotated_and_their_times_found(learnt):
     assert learnt.diagnostics["starts_agreement"] > 0.99
 
 
+def test_the_same_is_learnt_from_drawings_of_classes(learnt):
+    layer = LinearGenerator(COMPONENTS)
+    # A class: mixtures of three images, each at a random time.
+    rng = np.random.default_rng(4)
+    classes = []
+    for seed in range(6):
+        mixed = np.tensordot(rng.normal([1.0, 0.0, 0.0], 0.3, (1000, 3)), ring(3, np.zeros(3), seed), 1)
+        classes.append(np.asarray(learnt([mixed.astype("float32"), rng.uniform(-np.pi, np.pi, 1000)])))
+    numbers = layer.learn_from_classes(classes)
+    assert layer.period == pytest.approx(2 * np.pi) and numbers["starts_agreement"] > 0.99
+    images, expected = ring(60, np.zeros(60), 3), ring(60, np.full(60, np.pi), 3)
+    # Half a period; without a movement 1 and more.
+    assert np.square(layer([images, np.full(60, np.pi)]) - expected).sum() < 0.05 * np.square(expected).sum()
+
+
 def test_movements_compose_and_close(learnt):
     images = noise(5, *SHAPE)
     one, two = noise(5, seed=1), noise(5, seed=2)
@@ -141,3 +156,10 @@ def test_wrong_shapes_are_refused():
         LinearGenerator(3).learn(images, images + 1, farther=(images, images[1:]))
     with pytest.raises(ValueError, match=r"^There must be at least as many images as components, 11"):
         LinearGenerator(11).learn(images[:5], images[5:10])
+    with pytest.raises(ValueError, match=r"^There must be at least as many images as components, 25"):
+        LinearGenerator(25).learn_from_classes([noise(12, 5, 6, 1), noise(10, 5, 6, 1)])
+    for classes in ([], [images, images[:, 1:]], [images[0]]):
+        with pytest.raises(
+            ValueError, match=r"^Argument `classes` must be arrays \(drawings, height, width, channels\)"
+        ):
+            LinearGenerator(3).learn_from_classes(classes)

@@ -37,11 +37,7 @@ EXPERIMENT = Experiment(
     name="recognition_shift",
     task=NARROW,
     models={
-        **{
-            name: entry.with_budgets(grid_spacing=1)
-            for name, entry in {**MODELS, **MOVERS}.items()
-            if not name.startswith("generator")
-        },
+        **{name: entry.with_budgets(grid_spacing=1) for name, entry in {**MODELS, **MOVERS}.items()},
         **{
             # Their dense layer has six times the weights, and a step takes eight times as long.
             f"{name}_68": replace(

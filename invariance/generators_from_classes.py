@@ -11,7 +11,6 @@ Shapes and references: as in `invariance.generators`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,13 @@ _CHUNK = 512
 
 
 def learn_generator_from_classes(
-    classes: Sequence[np.ndarray], *, seed: int = 0, starts: int = 3
+    classes: Sequence[np.ndarray], *, parameters: int = 1, seed: int = 0, starts: int = 3
 ) -> tuple[Generator, dict[str, Any]]:
-    """Learns A and, if the movement is periodic, makes exp(tA) close after one period.
+    """Learns A, or several that commute, and, if the movement is periodic, makes exp(tA) close after one period.
 
     Args:
         classes: drawings of one class each, (drawings, dimensions), no two of the same original.
+        parameters: of the movement: the number of generators.
         seed: of the random starts, and of the movements.
         starts: number of random starts.
 
@@ -60,27 +60,19 @@ def learn_generator_from_classes(
     if not pairs:
         raise ValueError("Some class must have several drawings. Received: none")
     first, second = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    matrix, times, numbers = generators.best_start(first, second, rng, starts)
-    generator, _ = generators.refine(generators.planes_of(matrix), times, first, second, 4, near=True)
+    matrices, times, numbers = generators.best_start(first, second, rng, starts, parameters)
+    generator, _ = generators.refine(generators.planes_of(matrices), times, first, second, 4, near=True)
     for progress in np.linspace(0.0, 1.0, _ROUNDS):
         reach = _FIRST_REACH + progress * (_LAST_REACH - _FIRST_REACH)
         first, second, times, _ = _moved(generator, drawings, reach / _speed(generator, first), progress, rng)
         generator, times = generators.refine(generator, times, first, second, 2)
-    weights = generators.explained_by_plane(generator, times, first, second)
-    base, misfit, chance = generators.find_base(generator.frequencies, weights, rng)
-    reach = _LAST_REACH / _speed(generator, first)
-    if base is not None:
-        generator, reach = (
-            replace(generator, frequencies=np.round(generator.frequencies / base), period=2 * np.pi),
-            np.pi,
-        )
-        for _ in range(_PERIODIC_ROUNDS):
-            first, second, _, _ = _moved(generator, drawings, np.pi, 1.0, rng)
-            generator = generators.refine_periodic(generator, first, second, 2)
+    generator, found_base = generators.with_period(generator, times, first, second, rng)
+    reach = np.pi if generator.period else _LAST_REACH / _speed(generator, first)
+    for _ in range(_PERIODIC_ROUNDS if generator.period else 0):
+        first, second, _, _ = _moved(generator, drawings, reach, 1.0, rng)
+        generator = generators.refine_periodic(generator, first, second, 2)
     *_, ratios = _moved(generator, drawings, reach, 0.0, rng)
-    numbers["moved_residual"] = float(np.median(ratios))
-    numbers.update(base_frequency=base, misfit=misfit, chance_misfit=chance, period=generator.period)
-    return generator, numbers
+    return generator, {**numbers, "moved_residual": float(np.median(ratios)), **found_base}
 
 
 class _Drawings:
@@ -122,7 +114,7 @@ class _Drawings:
 def _moved(
     generator: Generator, classes: Sequence[_Drawings], reach: float, progress: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Drawings, the nearest neighbours of what they are moved to, the times, and the distances' ratios, (pairs,) each.
+    """Drawings, the nearest neighbours of what they are moved to, the times, and ratios of distances.
 
     Args:
         reach: times are uniform up to it, in both directions.
@@ -131,7 +123,7 @@ def _moved(
     parts = []
     for each in classes:
         own = rng.integers(0, len(each.points), _MOVED)
-        times = rng.uniform(-reach, reach, _MOVED)
+        times = rng.uniform(-reach, reach, (_MOVED, len(generator.frequencies)))
         neighbours, distances = each.nearest(generator.move(each.points[own], times), own)
         ratios = distances / (each.distances[own] + 1e-6)
         kept = ratios <= np.quantile(ratios, 1.0 - _EXCLUDED * progress)
@@ -143,5 +135,5 @@ def _moved(
 def _speed(generator: Generator, points: np.ndarray) -> float:
     """Root mean square of the distance that points move in a unit of time, in lengths of the points."""
     planes, _ = generator.coordinates(points)
-    speeds = np.square(np.abs(planes) * generator.frequencies).sum()
+    speeds = (np.square(np.abs(planes)) @ np.square(generator.frequencies).T).sum()
     return float(np.sqrt(speeds / np.square(points).sum()))

@@ -62,7 +62,7 @@ def test_planes_move_as_the_exponential_of_the_matrix(dimensions, rank):
     basis = np.linalg.qr(rng.standard_normal((dimensions, rank)))[0]
     within = rng.standard_normal((rank, rank))
     matrix = basis @ (within - within.T) @ basis.T
-    planes = generators.planes_of(matrix)
+    planes = generators.planes_of(matrix[None])
     points, times = rng.standard_normal((4, dimensions)), np.array([0.0, 0.3, -2.0, 11.0])
     expected = [linalg.expm(time * matrix) @ point for time, point in zip(times, points, strict=True)]
     # Float64, after a decomposition and phases of up to some 50 radians.
@@ -82,7 +82,7 @@ def test_periodic_movement_is_learnt(frequencies, farther, unmoved):
     # One frequency is the base itself.
     base = 1 if len(frequencies) > 1 else 3
     assert sorted(learnt.frequencies[learnt.frequencies > 0]) == sorted(each / base for each in frequencies)
-    found = learnt.times_between(first, second)
+    found = learnt.times_between(first, second)[:, 0]
     # Without slow planes some vectors look nearly the same after a part of the period.
     small = np.abs(found) < 1.0
     assert small.mean() > 0.9
@@ -94,7 +94,7 @@ def test_periodic_movement_is_learnt(frequencies, farther, unmoved):
     for angle in (0.5, np.pi / 2, np.pi):
         assert error(learnt, movement, slope, angle) < (1e-4 if farther else 5e-3)
     # Whatever the times are.
-    wrapped = np.exp(1j * base * (far[2] - learnt.times_between(*far[:2]) / slope))
+    wrapped = np.exp(1j * base * (far[2] - learnt.times_between(*far[:2])[:, 0] / slope))
     assert np.median(np.abs(np.angle(wrapped))) < 0.02 * base
     assert numbers["starts_agreement"] > 0.99
 
@@ -113,7 +113,9 @@ def test_movement_that_does_not_return_is_not_rounded(frequencies, seed):
     # It is learnt all the same. With two planes only, wrong times carry some far pairs well enough: 6 % were measured.
     found = learnt.times_between(first, second)
     slope = learnt.frequencies.max() / frequencies.max()
-    np.testing.assert_allclose(np.sort(learnt.frequencies)[-len(frequencies) :] / slope, np.sort(frequencies), rtol=0.1)
+    np.testing.assert_allclose(
+        np.sort(learnt.frequencies[0])[-len(frequencies) :] / slope, np.sort(frequencies), rtol=0.1
+    )
     # As said of times where there is no period.
     np.testing.assert_allclose(np.sqrt(np.square(found).mean()), 1.0, rtol=0.1)
 
@@ -149,6 +151,45 @@ def test_scaling_is_not_periodic():
     near = difference < np.quantile(difference, 0.2)
     learnt, _ = learn_generator(first[near], second[near], (first, second))
     assert learnt.period is None
+
+
+WAVES = np.array([[2, 1, 0, 1, 2, 0.5], [0, 1, 2, -1, -1.5, 1]])
+
+
+@pytest.mark.parametrize("unmoved", [0, 3])
+def test_two_commuting_generators_share_their_planes(unmoved):
+    """Shifts of waves, say: each plane has a frequency for each parameter, and no parameter is singled out."""
+    rng = np.random.default_rng(0)
+    dimensions = 2 * WAVES.shape[1] + unmoved
+    true = Generator(
+        np.linalg.qr(rng.standard_normal((dimensions,) * 2))[0], np.pad(WAVES, ((0, 0), (0, unmoved // 2)))
+    )
+    points = rng.standard_normal((6000, dimensions))
+    # Unequal, so that the two are told apart by nothing but their action.
+    times = rng.uniform(-1, 1, (6000, 2)) @ np.array([[1.0, 0.4], [0.2, 0.7]])
+    times[:3000] *= 0.3
+    moved = true.move(points, times) + NOISE * rng.standard_normal(points.shape)
+    learnt, numbers = learn_generator(points[:3000], moved[:3000], (points[3000:], moved[3000:]), parameters=2)
+    assert learnt.period is None and numbers["base_frequency"] is None and numbers["starts_agreement"] > 0.99
+    found = learnt.times_between(points[3000:], moved[3000:])
+    # The learnt parameters are some mixture of the true ones.
+    mixture, *_ = np.linalg.lstsq(found, times[3000:], rcond=None)
+    # Noise of .003 a coordinate on vectors that move by about 1 for a time of 1.
+    np.testing.assert_allclose(found @ mixture, times[3000:], atol=0.02)
+    new, by = rng.standard_normal((200, dimensions)), np.array([1.5, -1.0])
+    expected = true.move(new, np.tile(by, (200, 1)))
+    error = learnt.move(new, np.tile(by @ np.linalg.inv(mixture), (200, 1))) - expected
+    assert np.square(error).sum() < 1e-3 * np.square(expected).sum()
+
+
+def test_hermitian_matrices_are_diagonalised_together():
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((7, 7)) + 1j * rng.standard_normal((7, 7)))
+    # Of the first alone, two eigenvalues are equal.
+    values = np.array([[3.0, 1, 1, 0, -2, 5, 6], [1.0, 4, 2, 2, 2, 2, 7]])
+    found, diagonals = generators._jointly_diagonal(basis @ (values[..., None] * basis.conj().T))
+    np.testing.assert_allclose(found.conj().T @ found, np.eye(7), atol=1e-12)
+    assert sorted(map(tuple, diagonals.T.round(6) + 0.0)) == sorted(map(tuple, values.T))
 
 
 def test_equal_seeds_give_equal_generators():

@@ -22,44 +22,42 @@ class LinearGenerator(layers.Layer):
     The layer is told which two drawings show the same image (`learn`), or only which show the same class
     (`learn_from_classes`), and nothing about the movement between them or about which pixels are neighbours: a
     permutation of the pixels changes nothing. It assumes that the movement acts linearly on images, keeps their length,
-    and has one parameter. A rotates each of some orthogonal planes with a frequency of its
-    own, so moving costs two products with the basis:
+    and that its parameters, if there are several, commute. A rotates each of some orthogonal planes with a frequency of
+    its own (for each parameter), so moving costs two products with the basis:
 
         x' = sum_j Re(conj(u_j + i v_j) z_j exp(i f_j t)) + what is left unmoved,  z_j = <x, u_j> + i <x, v_j>.
 
     Weights, none of them trainable: ``basis`` (pixels, components), the columns being all u, then all v, then one that
-    is never moved if their number is odd; ``frequencies`` (generators, components // 2); ``periods`` (generators,), 0
+    is never moved if their number is odd; ``frequencies`` (parameters, components // 2); ``periods`` (parameters,), 0
     where the movement is not periodic. They are learnt or come from a file; an image cannot be moved before.
 
     Args:
         components: number of principal components, from the origin and not from the mean, to which images are
             projected.
+        parameters: of the movement: the number of generators.
 
-    Input: [images (batch, height, width, channels), times (batch,) or (batch, generators)].
+    Input: [images (batch, height, width, channels), times (batch,) or (batch, parameters)].
     Output: (batch, height, width, channels) float32, differentiable in images and times.
 
     Raises:
-        ValueError: if the argument is not a positive integer, the input has another shape, images have fewer pixels
+        ValueError: if an argument is not a positive integer, the input has another shape, images have fewer pixels
             than there are components, or an image is to be moved before anything was learnt.
 
     References: see `invariance.generators`.
     """
 
-    # One parameter of movement; commuting ones would share the planes, each with frequencies of its own.
-    generators = 1
-
-    def __init__(self, components: int = 120, **kwargs: Any):
+    def __init__(self, components: int = 120, parameters: int = 1, **kwargs: Any):
         super().__init__(dtype="float32", **{key: value for key, value in kwargs.items() if key != "dtype"})
-        self.components = components
-        require_positive(self, "components")
+        self.components, self.parameters = components, parameters
+        require_positive(self, "components", "parameters")
         # What the last call of `learn` said.
         self.diagnostics: dict[str, Any] = {}
 
     def build(self, input_shape: Any) -> None:
         images, times = map(tuple, input_shape)
-        if len(images) != 4 or None in images[1:] or times[1:] not in ((), (self.generators,)):
+        if len(images) != 4 or None in images[1:] or times[1:] not in ((), (self.parameters,)):
             raise ValueError(
-                f"Input must be images (batch, height, width, channels) and times (batch, {self.generators}). "
+                f"Input must be images (batch, height, width, channels) and times (batch, {self.parameters}). "
                 f"Received: shapes {images} and {times}"
             )
         self.image_shape = images[1:]
@@ -72,8 +70,8 @@ class LinearGenerator(layers.Layer):
         self.planes = self.components // 2
         shapes = {
             "basis": (self.pixels, self.components),
-            "frequencies": (self.generators, self.planes),
-            "periods": (self.generators,),
+            "frequencies": (self.parameters, self.planes),
+            "periods": (self.parameters,),
         }
         for name, shape in shapes.items():
             # Not a number until something is learnt.
@@ -130,14 +128,14 @@ class LinearGenerator(layers.Layer):
                     f"size. Received: shapes {np.shape(one)} and {np.shape(two)}"
                 )
         if not self.built:
-            self.build([(None, *shape), (None, self.generators)])
+            self.build([(None, *shape), (None, self.parameters)])
         if images is None:
             images = np.concatenate(farther or (first, second))
 
         def learn(components: np.ndarray) -> tuple:
             a, b = (self._flat(each) @ components for each in (first, second))
             far = tuple(self._flat(each) @ components for each in farther) if farther else None
-            return generators.learn_generator(a, b, far, seed=seed, starts=starts)
+            return generators.learn_generator(a, b, far, parameters=self.parameters, seed=seed, starts=starts)
 
         return self._learn(images, learn)
 
@@ -169,11 +167,11 @@ class LinearGenerator(layers.Layer):
                 f"Received: shapes {[np.shape(each) for each in classes]}"
             )
         if not self.built:
-            self.build([(None, *shape), (None, self.generators)])
+            self.build([(None, *shape), (None, self.parameters)])
 
         def learn(components: np.ndarray) -> tuple:
             points = [self._flat(each).astype("float64") @ components for each in classes]
-            return learn_generator_from_classes(points, seed=seed, starts=starts)
+            return learn_generator_from_classes(points, parameters=self.parameters, seed=seed, starts=starts)
 
         return self._learn(np.concatenate(classes), learn)
 
@@ -186,8 +184,8 @@ class LinearGenerator(layers.Layer):
         components, share = generators.principal_components(self._flat(images), self.components)
         found, numbers = learn(components)
         self.basis.assign(components @ found.vectors)
-        self.frequencies.assign(found.frequencies[None])
-        self.periods.assign([found.period or 0.0])
+        self.frequencies.assign(found.frequencies)
+        self.periods.assign([found.period or 0.0] * self.parameters)
         self.diagnostics = {"share": share, **numbers}
         return self.diagnostics
 
@@ -203,8 +201,8 @@ class LinearGenerator(layers.Layer):
         coordinates = self._coordinates(images)
         planes = self.planes
         real, imaginary = coordinates[:, :planes], coordinates[:, planes : 2 * planes]
-        # (batch, generators) x (generators, planes) -> (batch, planes)
-        angles = ops.reshape(ops.cast(times, "float32"), (-1, self.generators)) @ self.frequencies
+        # (batch, parameters) x (parameters, planes) -> (batch, planes)
+        angles = ops.reshape(ops.cast(times, "float32"), (-1, self.parameters)) @ self.frequencies
         cosine, sine = ops.cos(angles), ops.sin(angles)
         turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine, coordinates[:, 2 * planes :]]
         return self._images(ops.concatenate(turned, -1))
@@ -223,14 +221,14 @@ class LinearGenerator(layers.Layer):
                 it is half the period.
 
         Returns:
-            (pairs, generators).
+            (pairs, parameters).
         """
         basis = ops.convert_to_numpy(self.basis).astype("float64")
         frequencies = ops.convert_to_numpy(self.frequencies).astype("float64")
         # In the coordinates along the basis, that is the identity.
-        found = generators.Generator(np.eye(self.components), frequencies[0], self.period)
+        found = generators.Generator(np.eye(self.components), frequencies, self.period)
         a, b = (self._flat(each) @ basis for each in (first, second))
-        return found.times_between(a, b, reach)[:, None]
+        return found.times_between(a, b, reach)
 
     def _flat(self, images: np.ndarray) -> np.ndarray:
         """(images, pixels)."""
@@ -263,4 +261,4 @@ class LinearGenerator(layers.Layer):
         return keras.KerasTensor(tuple(inputs[0].shape), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "components": self.components}
+        return {**super().get_config(), "components": self.components, "parameters": self.parameters}

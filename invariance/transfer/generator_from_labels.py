@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invariance.errors import require_positive
-from invariance.transfer.generator_from_pairs import LearnedGenerator, one_parameter
+from invariance.transfer.generator_from_pairs import LearnedGenerator, spread_of
 from invariance.transfer.learner import Learned, Learner, Stage
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class GeneratorFromLabels(Learner):
     """K0: learns a linear generator from labelled images, of which it is not known which show the same original.
 
-    See `generators_from_classes`. Assumed: the transformation acts linearly on images, keeps their length and has one
-    parameter, and the free classes are shown over its range. It need not move pixels; which of them are neighbours is
-    not known.
+    See `generators_from_classes`. Assumed: the transformation acts linearly on images, keeps their length, several
+    parameters commute, and the free classes are shown over its range. It need not move pixels; which of them are
+    neighbours is not known.
 
     Args:
         components: number of principal components.
@@ -42,10 +42,8 @@ class GeneratorFromLabels(Learner):
 
     def learn(self, task: Task, data: Data, seed: int) -> Generator[Stage, None, Learned]:
         from invariance.layers.linear_generator import LinearGenerator
-        from invariance.transfer.movements import Movements
 
         yield from ()  # it takes a minute or two, and is no stage
-        one_parameter(task.transformation)
         taught = data.select(task.teaching(np.unique(data.y_train).tolist()))
         rng, classes = np.random.default_rng(seed), []
         for label in np.unique(taught.y_train):
@@ -53,7 +51,7 @@ class GeneratorFromLabels(Learner):
             # Draw numbers of their own.
             draws = own.astype("int64") + 2**58
             classes.append(np.asarray(task.drawings(seed, taught.x_train[own], taught.y_train[own], draws)))
-        layer = LinearGenerator(self.components, name="generator")
+        layer = LinearGenerator(self.components, task.transformation.dimensions, name="generator")
         with warnings.catch_warnings():
             # That random starts disagree is among the metrics.
             warnings.simplefilter("ignore", UserWarning)
@@ -62,8 +60,7 @@ class GeneratorFromLabels(Learner):
         first, second = (np.concatenate([each[part::2][: len(each) // 2] for each in classes]) for part in (0, 1))
         chosen = rng.permutation(len(first))[:_PAIRS]
         times = layer.times_between(first[chosen], second[chosen])
-        movements = Movements(1, layer.period, np.sqrt(1.5 * np.mean(np.square(times), keepdims=True)))
-        return LearnedGenerator(layer, task, movements, LearnedGenerator.named(metrics))
+        return LearnedGenerator(layer, task, spread_of(layer, times), LearnedGenerator.named(metrics))
 
 
 # Pairs of drawings of one class that give the range of a movement without a period.

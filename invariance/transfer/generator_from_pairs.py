@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invariance.errors import UserError, require_positive, require_share
+from invariance.errors import require_positive, require_share
 from invariance.transfer.learned_movement import LearnedMovement
 from invariance.transfer.learner import Learned, Learner, Stage
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.linear_generator import LinearGenerator
     from invariance.tasks import Task
-    from invariance.transforms import Transformation
+    from invariance.transfer.movements import Movements
 
 
 @dataclass(frozen=True)
 class GeneratorFromPairs(Learner):
     """K1: learns a linear generator from pairs of drawings of the same image, see `layers.linear_generator`.
 
-    Assumed: the transformation acts linearly on images, keeps their length and has one parameter. It need not move
-    pixels; which of them are neighbours is not known.
+    Assumed: the transformation acts linearly on images, keeps their length, and several parameters commute. It need not
+    move pixels; which of them are neighbours is not known.
 
     Args:
         components: number of principal components.
@@ -52,21 +52,19 @@ class GeneratorFromPairs(Learner):
 
     def learn(self, task: Task, data: Data, seed: int) -> Generator[Stage, None, Learned]:
         from invariance.layers.linear_generator import LinearGenerator
-        from invariance.transfer.movements import Movements
 
         yield from ()  # it takes seconds, so it is no stage
-        one_parameter(task.transformation)
         taught = data.select(task.teaching(np.unique(data.y_train).tolist()))
         first, second, near, told = self._pairs(task, taught, seed)
-        layer = LinearGenerator(self.components, name="generator")
+        layer = LinearGenerator(self.components, task.transformation.dimensions, name="generator")
         with warnings.catch_warnings():
             # That random starts disagree is among the metrics.
             warnings.simplefilter("ignore", UserWarning)
             numbers = layer.learn(first[near], second[near], farther=(first[~near], second[~near]), seed=seed)
         times = layer.times_between(first[~near], second[~near])
-        # As for a flow that is not periodic, see `flow_from_pairs.learned_flow`.
-        movements = Movements(1, layer.period, np.sqrt(1.5 * np.mean(np.square(times), keepdims=True)))
-        return LearnedGenerator(layer, task, movements, LearnedGenerator.named(numbers), (told[~near], times))
+        return LearnedGenerator(
+            layer, task, spread_of(layer, times), LearnedGenerator.named(numbers), (told[~near], times)
+        )
 
     def _pairs(self, task: Task, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Pairs of drawings, (pairs, height, width, channels) each.
@@ -102,10 +100,14 @@ class GeneratorFromPairs(Learner):
         return first, second, near, told
 
 
-def one_parameter(transformation: Transformation) -> None:
-    """Raises UserError if a transformation has several parameters."""
-    if transformation.dimensions > 1:
-        raise UserError(f"a linear generator has one parameter; {transformation.name} has {transformation.dimensions}")
+def spread_of(layer: LinearGenerator, times: np.ndarray) -> Movements:
+    """The movements of training, given times (pairs, parameters) between drawings; as for a flow."""
+    from invariance.transfer.movements import Movements
+
+    parameters = times.shape[1]
+    second_moment = times.T @ times / len(times)
+    axes = np.linalg.cholesky(1.5 * parameters * second_moment + 1e-12 * np.eye(parameters))
+    return Movements(parameters, layer.period, axes)
 
 
 class LearnedGenerator(LearnedMovement):
@@ -119,7 +121,7 @@ class LearnedGenerator(LearnedMovement):
     def named(diagnostics: dict) -> dict:
         """The metrics among what a generator says of its learning."""
         names = ("share", "residual", "starts_agreement", "period", "misfit", "chance_misfit", "moved_residual")
-        return {name: diagnostics[name] for name in names}
+        return {name: diagnostics[name] for name in names if diagnostics[name] is not None or name == "period"}
 
     def move(self, images: Any, times: Any) -> Any:
         return self.layer([images, times])
@@ -143,7 +145,9 @@ class LearnedGenerator(LearnedMovement):
             return network
         # Training images lie within the components, and test images must be shown alike.
         inputs = keras.Input(network.input_shape[1:], name="images")
-        projected = self.layer([inputs, ops.zeros_like(inputs[:, 0, 0, :1])])
+        projected = self.layer(
+            [inputs, ops.repeat(ops.zeros_like(inputs[:, 0, 0, :1]), self.layer.parameters, axis=-1)]
+        )
         # The network's layers, without an optimiser of their own.
         model = keras.Model(inputs, keras.Model(network.input, network.output, name="network")(projected))
         model.compile_from_config(network.get_compile_config())
@@ -154,6 +158,6 @@ class LearnedGenerator(LearnedMovement):
 
         from invariance.files import replacing
 
-        inputs = keras.Input(self.layer.image_shape, name="images"), keras.Input((1,), name="times")
+        inputs = keras.Input(self.layer.image_shape, name="images"), keras.Input((self.layer.parameters,), name="times")
         with replacing(Path(folder) / "generator.keras") as partial:
             keras.Model(inputs, self.layer(list(inputs)), name="learned_generator").save(partial)

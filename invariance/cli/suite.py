@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from invariance import output
 from invariance.cli import arguments as check
 from invariance.cli import run
 from invariance.errors import Interrupted, RunError, UserError
@@ -48,6 +49,7 @@ def print_help(title: str, lines: Iterable[object]) -> None:
     print(f"{title}\n\nRuns, each with the options given here:")
     print("\n".join(f"  {line}" for line in lines))
     print(f"\nOptions: those of every experiment (see --help there), without {', '.join(_OWN)}.")
+    output.require_written()
 
 
 def refuse_own(given: Sequence[str]) -> None:

@@ -7,25 +7,26 @@ import platform
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from invariance import output
 from invariance.processes import cores
 
 
 @contextlib.contextmanager
 def stderr_on_failure() -> Iterator[None]:
     """Suppresses standard error, also of C++ code; it is printed after all if the block raises an error."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as messages:
+    output.flush()
+    with output.temporary_file() as messages:
         stderr = os.dup(2)
         os.dup2(messages.fileno(), 2)
         try:
             yield
         except BaseException:
             messages.seek(0)
-            os.write(stderr, messages.read())
+            with contextlib.suppress(OSError):  # what could not be printed must not replace the error
+                os.write(stderr, messages.read())
             raise
         finally:
             os.dup2(stderr, 2)

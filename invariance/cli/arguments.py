@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from invariance import output
 from invariance.errors import RunError, UserError
+from invariance.files import unfit
 from invariance.tasks import Task
 
 # What Python reads as numbers is more: 1_000, digits of other scripts, nan.
@@ -23,9 +24,8 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST = 10**6
 # How far from zero a range may reach: many turns, or more pixels than images have.
 _REACH = 10**4
-# Bytes in a file's name, on usual file systems, less those of a prefix while it is written; and in a folder's path, so
-# that there is room for the folders of a run below it.
-_NAME_BYTES, _PATH_BYTES = 200, 2500
+# In a folder's path, of usually 4,096: there must be room for the folders of a run below it.
+_PATH_BYTES = 2500
 
 
 class Once(argparse.Action):
@@ -60,6 +60,14 @@ class Parser(argparse.ArgumentParser):
         shown = name if name.startswith("-") else settings.get("metavar", name)
         self.add_argument(name, type=partial(kind, shown), **settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
+        for word in args:
+            # To argparse that is an option with an empty list of values, which no check is shown.
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: expected a value")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
@@ -88,14 +96,14 @@ def guarded(action: Callable[[], int | None]) -> int:
 def text(option: str, text: str) -> str:
     """Any text that is not empty and can be printed in a line."""
     if not text.strip() or not text.isprintable():
-        raise UserError(f"{option}: expected a text in one line, not empty; received {text!r}")
+        raise UserError(f"{option}: expected a text in one line, not empty; received {_short(text)!r}")
     return text
 
 
 def choice(option: str, value: str, known: Collection[str]) -> str:
     """One of the known values."""
     if value not in known:
-        raise UserError(f"{option}: unknown value {value!r}; choose from {', '.join(known)}")
+        raise UserError(f"{option}: unknown value {_short(value)!r}; choose from {', '.join(known)}")
     return value
 
 
@@ -109,7 +117,7 @@ def integer(option: str, text: str, low: int, high: int) -> int:
     # Numbers with more digits than a bound need not be read.
     value = int(text) if _INTEGER.fullmatch(text.strip()) and len(text) < 20 else low - 1
     if not low <= value <= high:
-        raise UserError(f"{option}: expected an integer from {low} to {high}; received {text!r}")
+        raise UserError(f"{option}: expected an integer from {low} to {high}; received {_short(text)!r}")
     return value
 
 
@@ -117,7 +125,7 @@ def number(option: str, text: str, low: float = -math.inf, high: float = math.in
     """A finite number from ``low`` to ``high``."""
     value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if not math.isfinite(value) or not low <= value <= high:
-        raise UserError(f"{option}: expected a number from {low:,g} to {high:,g}; received {text!r}")
+        raise UserError(f"{option}: expected a number from {low:,g} to {high:,g}; received {_short(text)!r}")
     return value
 
 
@@ -126,7 +134,7 @@ def positive(option: str, text: str, high: float = math.inf) -> float:
     value = float(text) if _NUMBER.fullmatch(text.strip()) else 0.0
     if not 0 < value <= high or value == math.inf:
         most = "" if high == math.inf else f" up to {high:,g}"
-        raise UserError(f"{option}: expected a positive number{most}; received {text!r}")
+        raise UserError(f"{option}: expected a positive number{most}; received {_short(text)!r}")
     return value
 
 
@@ -149,7 +157,7 @@ def seeds(option: str, text: str) -> list[int]:
     except UserError:
         raise UserError(
             f"{option}: expected integers from 0 to {2**32 - 1} or ascending ranges of up to 1,000, such as 0,2,5-7; "
-            f"received {text!r}"
+            f"received {_short(text)!r}"
         ) from None
     return list(dict.fromkeys(found))
 
@@ -159,7 +167,7 @@ def labels(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(integer(option, part.strip(), 0, 10**6) for part in text.split(",")))
     except UserError:
-        raise UserError(f"{option}: expected class labels separated by commas; received {text!r}") from None
+        raise UserError(f"{option}: expected class labels separated by commas; received {_short(text)!r}") from None
 
 
 def labels_or_none(option: str, text: str) -> tuple[int, ...]:
@@ -175,7 +183,7 @@ def interval(option: str, text: str) -> tuple[float, float]:
             raise ValueError
     except (UserError, ValueError):
         raise UserError(
-            f"{option}: expected LOW..HIGH with -{_REACH:,} <= LOW <= HIGH <= {_REACH:,}; received {text!r}"
+            f"{option}: expected LOW..HIGH with -{_REACH:,} <= LOW <= HIGH <= {_REACH:,}; received {_short(text)!r}"
         ) from None
     return low, high
 
@@ -185,7 +193,7 @@ def spacing(option: str, text: str, task: Task) -> float | None:
     try:
         value = None if text == "full" else number(option, text)
     except UserError:
-        raise UserError(f"{option}: expected a spacing, a number, or full; received {text!r}") from None
+        raise UserError(f"{option}: expected a spacing, a number, or full; received {_short(text)!r}") from None
     try:
         task.points(value)
     except ValueError as error:
@@ -199,7 +207,7 @@ def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
     for part in ",".join(texts).split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name:
-            raise UserError(f"{option}: expected ARGUMENT=VALUE,...; received {part!r}")
+            raise UserError(f"{option}: expected ARGUMENT=VALUE,...; received {_short(part)!r}")
         if name in found:
             raise UserError(f"{option}: {name} is given twice, {found[name]!r} and {value!r}")
         found[name] = value
@@ -221,7 +229,7 @@ def value_like(option: str, text: str, example: Any) -> Any:
         if not _INTEGER.fullmatch(text):
             raise ValueError
     except (KeyError, ValueError, UserError):
-        raise UserError(f"{option}: expected a value like {example}; received {text!r}") from None
+        raise UserError(f"{option}: expected a value like {example}; received {_short(text)!r}") from None
     return integer(option, text, -_LARGEST, _LARGEST)
 
 
@@ -230,22 +238,20 @@ def value_like(option: str, text: str, example: Any) -> Any:
 
 def folder_name(option: str, name: str) -> str:
     """A text that can name a folder among the runs."""
-    if len(os.fsencode(name)) > _NAME_BYTES:
-        raise UserError(
-            f"{option}: runs would be stored under a name of {len(os.fsencode(name)):,} bytes, and {_NAME_BYTES} are "
-            f"possible: {name[:40]}..."
-        )
-    if not name.isprintable() or "/" in name or not name.strip(". "):
-        raise UserError(f"{option}: runs cannot be stored under the name {name!r}")
+    if reason := unfit(name):
+        raise UserError(f"{option}: runs cannot be stored as {_short(name)!r}, which {reason}")
     return name
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 100 else f"{text[:80]}..."
 
 
 def _path(option: str, text: str, expected: str) -> str:
     """A text as a path, with its ~ expanded."""
     path = os.path.expanduser(text)
     if not text.strip() or not text.isprintable() or len(os.fsencode(os.path.abspath(path))) > _PATH_BYTES:
-        shown = text if len(text) < 100 else f"{text[:40]}... ({len(text):,} characters)"
-        raise UserError(f"{option}: expected {expected}; received {shown!r}")
+        raise UserError(f"{option}: expected {expected}; received {_short(text)!r}")
     return path
 
 
@@ -255,8 +261,8 @@ def folder_to_write(option: str, text: str) -> str:
     path = _path(option, text, expected)
     above = os.path.abspath(path)
     while not os.path.lexists(above):
-        if len(os.fsencode(os.path.basename(above))) > _NAME_BYTES:
-            raise UserError(f"{option}: expected {expected}; a name in it is longer than {_NAME_BYTES} bytes")
+        if reason := unfit(name := os.path.basename(above)):
+            raise UserError(f"{option}: expected {expected}; {_short(name)!r} {reason}")
         above = os.path.dirname(above)
     if not os.path.isdir(above):
         raise UserError(f"{option}: expected {expected}; {above} is not a folder")
@@ -288,14 +294,14 @@ def file_to_write(option: str, text: str) -> Path:
     expected = "a file in an existing folder"
     path = Path(_path(option, text, expected))
     if text.endswith("/") or os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise UserError(f"{option}: expected {expected}; received {text!r}")
-    if len(os.fsencode(path.name)) > _NAME_BYTES:
-        raise UserError(f"{option}: expected a name of at most {_NAME_BYTES} bytes; received {path.name[:40]!r}...")
+        raise UserError(f"{option}: expected {expected}; received {_short(text)!r}")
+    if reason := unfit(path.name):
+        raise UserError(f"{option}: expected {expected}; {_short(path.name)!r} {reason}")
     if os.path.lexists(path):
         if not os.path.isfile(path):
-            raise UserError(f"{option}: expected a new file or a regular one; received {text!r}")
+            raise UserError(f"{option}: expected a new file or a regular one; received {_short(text)!r}")
         if os.path.lexists(path.parent / "config.json"):
-            raise UserError(f"{option}: expected a file outside the folders of runs; received {text!r}")
+            raise UserError(f"{option}: expected a file outside the folders of runs; received {_short(text)!r}")
     return path
 
 

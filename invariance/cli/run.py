@@ -158,10 +158,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str] | None = None) ->
 def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
     command = checked(experiment, argv)
     if command.arguments.print_config:
-        dataset = command.arguments.dataset
-        if dataset != "auto":
-            datasets.resolve(dataset)
-        print(json.dumps([config.to_json() for config in command.configs(dataset)], indent=1))
+        print(json.dumps([config.to_json() for config in command.configs(command.arguments.dataset)], indent=1))
         output.require_written()
         return 0
     say = Progress("", command.arguments.quiet).line
@@ -224,6 +221,8 @@ def checked(experiment: Experiment, argv: Sequence[str] | None, usual: Sequence[
         UserError: if there is a mistake in it.
     """
     arguments = parser(experiment).parse_args(argv, parser(experiment).parse_args(usual))
+    if arguments.dataset != "auto":
+        datasets.resolve(arguments.dataset)
     if arguments.tensorboard:
         require_extra("tensorboard", "--tensorboard")
     variants, uncorrected = _variants(experiment, arguments)

@@ -127,6 +127,20 @@ def complain(error: BaseException) -> None:
     print(f"error: {printable(str(error))}", file=Output.of(sys.stderr), flush=True)
 
 
+def provide_temporary_folder(folder: str) -> None:
+    """Creates and names a folder for temporary files, if none of the usual ones can be written.
+
+    TensorFlow and Keras cannot be imported without one.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            tempfile.tempdir = os.environ["TMPDIR"] = os.path.abspath(folder)
+
+
 def temporary_file() -> IO[bytes]:
     """A temporary file; in memory, or nowhere, if no folder for such files can be written."""
     try:

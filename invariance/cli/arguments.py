@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from invariance import output
 from invariance.errors import RunError, UserError
-from invariance.files import unfit
+from invariance.files import NAME_BYTES, unfit
 from invariance.tasks import Task
 
 # What Python reads as numbers is more: 1_000, digits of other scripts, nan.
@@ -79,6 +79,7 @@ class Parser(argparse.ArgumentParser):
 
 def guarded(action: Callable[[], int | None]) -> int:
     """Calls an action and returns the exit code. A user's mistake or a failed run is one line on standard error."""
+    output.provide_temporary_folder("/dev/shm")
     with output.unfailing():
         try:
             return action() or 0
@@ -95,7 +96,7 @@ def guarded(action: Callable[[], int | None]) -> int:
 
 def text(option: str, text: str) -> str:
     """Any text that is not empty and can be printed in a line."""
-    if not text.strip() or not text.isprintable():
+    if not text.strip() or not _in_one_line(text):
         raise UserError(f"{option}: expected a text in one line, not empty; received {_short(text)!r}")
     return text
 
@@ -243,6 +244,11 @@ def folder_name(option: str, name: str) -> str:
     return name
 
 
+def _in_one_line(text: str) -> bool:
+    """Whether a text has no line breaks, escape sequences and the like. It may have bytes of another encoding."""
+    return all(each.isprintable() or "\udc80" <= each <= "\udcff" for each in text)
+
+
 def _short(text: str) -> str:
     return text if len(text) < 100 else f"{text[:80]}..."
 
@@ -250,9 +256,14 @@ def _short(text: str) -> str:
 def _path(option: str, text: str, expected: str) -> str:
     """A text as a path, with its ~ expanded."""
     path = os.path.expanduser(text)
-    if not text.strip() or not text.isprintable() or len(os.fsencode(os.path.abspath(path))) > _PATH_BYTES:
+    if not text.strip() or not _in_one_line(text) or len(os.fsencode(os.path.abspath(path))) > _PATH_BYTES:
         raise UserError(f"{option}: expected {expected}; received {_short(text)!r}")
     return path
+
+
+def _require_short(option: str, name: str, expected: str) -> None:
+    if len(os.fsencode(name)) > NAME_BYTES:
+        raise UserError(f"{option}: expected {expected}; {_short(name)!r} has more than {NAME_BYTES} bytes")
 
 
 def folder_to_write(option: str, text: str) -> str:
@@ -261,8 +272,7 @@ def folder_to_write(option: str, text: str) -> str:
     path = _path(option, text, expected)
     above = os.path.abspath(path)
     while not os.path.lexists(above):
-        if reason := unfit(name := os.path.basename(above)):
-            raise UserError(f"{option}: expected {expected}; {_short(name)!r} {reason}")
+        _require_short(option, os.path.basename(above), expected)
         above = os.path.dirname(above)
     if not os.path.isdir(above):
         raise UserError(f"{option}: expected {expected}; {above} is not a folder")
@@ -295,8 +305,7 @@ def file_to_write(option: str, text: str) -> Path:
     path = Path(_path(option, text, expected))
     if text.endswith("/") or os.path.isdir(path) or not os.path.isdir(path.parent):
         raise UserError(f"{option}: expected {expected}; received {_short(text)!r}")
-    if reason := unfit(path.name):
-        raise UserError(f"{option}: expected {expected}; {_short(path.name)!r} {reason}")
+    _require_short(option, path.name, expected)
     if os.path.lexists(path):
         if not os.path.isfile(path):
             raise UserError(f"{option}: expected a new file or a regular one; received {_short(text)!r}")

@@ -153,6 +153,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         write_text(arguments.markdown, page.markdown())
     if arguments.html:
+        output.provide_temporary_folder(str(arguments.html.parent / ".temporary"))
         write_text(arguments.html, page.html())
     for path in filter(None, (arguments.html, arguments.markdown)):
         print(f"written to {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -252,6 +253,7 @@ def together(
         UserError, RunError: see `carry_out`; also if some runs failed.
     """
     arguments = command.arguments
+    output.provide_temporary_folder(os.path.join(arguments.runs, ".temporary"))
     seeds = list(dict.fromkeys(config.seed for config in configs))
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     say(f"{dataset} · {arguments.profile} · {named} · {arguments.precision} · runs in {arguments.runs}")

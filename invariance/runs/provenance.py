@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from invariance import output
+from invariance.errors import RunError, one_line
 from invariance.processes import cores
 
 
@@ -34,10 +35,13 @@ def stderr_on_failure() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the messages of its C++ code."""
+    """Imports TensorFlow without the messages of its C++ code; raises RunError if it finds no folder to write to."""
     if "tensorflow" not in sys.modules:
         with stderr_on_failure():
-            import tensorflow as tf
+            try:
+                import tensorflow as tf
+            except OSError as error:  # Keras, too, needs a folder that can be written
+                raise RunError(f"TensorFlow cannot be imported: {one_line(error)}") from error
 
             tf.config.list_physical_devices()  # initialises the devices, which prints the most
 

@@ -114,7 +114,8 @@ def split(command):
         *((name, f"--grid={grid}", ["--grid: A grid may have 10,000 points at most. Received: spacing=" + grid])
           for name in (R, G, S) for grid in ("1e-09", "0.001")),
         # Names of folders
-        (R, f"--restricted {','.join(map(str, range(10, 90)))}", ["stored as 'cnn_00+restricted=10,", "which has 257 bytes, more than 200"]),
+        (R, f"--restricted {','.join(map(str, range(10, 90)))}",
+         ["stored as 'cnn_00+restricted=10,", "which has 257 bytes, more than 200"]),
         # Grids
         *((name, f"--grid={grid}", ["--grid: ", repr(grid)]) for name in (R, G, S) for grid in ("fine", "Full")),
         *((name, f"--grid={grid}", ["--grid: ", "spacing", grid])
@@ -245,7 +246,8 @@ def runs(tmp_path, monkeypatch):
         # It might be one of the run's own.
         *((f"{command} ''", [f"{option}: expected", "received ''"])
           for command, option in (
-              *((f"report {option}", option) for option in ("--html", "--markdown", "--readme")), ("list --runs", "--runs"),
+              *((f"report {option}", option) for option in ("--html", "--markdown", "--readme")),
+              ("list --runs", "--runs"),
               *((f"evaluate RUN {option}", option) for option in ("--dataset", "--grid-spacing")),
               ("notebooks a.txt --out", "--out"))),
         ("report --html a --markdown ./a", ["--markdown: expected another file than that of --html"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from experiments.generation_rotation import EXPERIMENT as DRAWING
@@ -146,6 +146,9 @@ def test_experiments(place, name, examples):
 
     @settings(REPRODUCIBLE, max_examples=examples)
     @given(command_lines(with_values(parser(experiment))))
+    @example(["--dataset", "...npz"])
+    @example(["--dataset", "a\nb.npz"])
+    @example(["--grid=--"])
     def holds(argv):
         before = files(folder)
         begun.clear()

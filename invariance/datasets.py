@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invariance.errors import UserError, one_line
+from invariance.files import unfit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -178,10 +179,12 @@ def resolve(name: str, say: Callable[[str], Any] = print) -> str:
     if name in NAMES[:-1]:
         return name
     if name.endswith(".npz"):
-        if not Path(name).is_file():
+        if not os.path.isfile(name):
             raise UserError(f"--dataset: there is no file {name}")
         if Path(name).stem in NAMES:
             raise UserError(f"--dataset: {name} would be taken for the built-in {Path(name).stem}; rename the file")
+        if reason := unfit(stored_as(name)):
+            raise UserError(f"--dataset: runs cannot be stored as {stored_as(name)!r}, which {reason}; rename {name}")
         return name
     raise UserError(f"--dataset: unknown name {name!r}; known are {', '.join(NAMES)}")
 

@@ -11,6 +11,20 @@ from typing import Any
 
 from invariance.errors import RunError
 
+# Of 255 bytes on usual file systems, less those of a prefix while a file is written.
+NAME_BYTES = 200
+
+
+def unfit(name: str) -> str | None:
+    """Why a text cannot be the name of a file or folder, or would lead out of its folder; None if it can."""
+    if (size := len(os.fsencode(name))) > NAME_BYTES:
+        return f"has {size:,} bytes, more than {NAME_BYTES}"
+    if not name.isprintable():
+        return "has characters that cannot be printed"
+    if os.sep in name or not name.strip(". "):
+        return "is no name"
+    return None
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -1,14 +1,15 @@
 """What the notebooks share: finding a finished run, loading its model and data, showing figures."""
 
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from invariance.errors import RunError, UserError, require_extra
+from invariance.errors import RunError, UserError, one_line, require_extra
 from invariance.experiment import Experiment
 from invariance.files import replacing
+from invariance.output import temporary_file
 from invariance.progress import Progress
 from invariance.runs.find import Run, find
 
@@ -103,30 +104,60 @@ def execute_all(notebooks: Iterable[str | Path], out: str | Path, say: Callable[
         say: called with a line of text for each notebook.
 
     Raises:
-        UserError: if the extra "notebooks" is not installed, or a file is not a notebook.
-        RunError: if a cell fails or a kernel dies.
+        UserError: if the extra "notebooks" is not installed, a file is not a notebook, or a result would replace a
+            notebook or another result; before anything is executed.
+        RunError: if a cell fails, a kernel dies, or a result cannot be written.
     """
+    paths, out = list(map(Path, notebooks)), Path(out)
+    targets: dict[Path, Path] = {}
+    for path in paths:
+        target = (out / path.name).resolve()
+        if target == path.resolve():
+            raise UserError(f"{path}: its result would replace it; choose another folder than {out}")
+        if target in targets:
+            raise UserError(f"{path}: its result would replace that of {targets[target]}, which has the same name")
+        targets[target] = path
     require_extra("nbclient", "notebooks", "notebooks")
+    for path, page in [(path, _read(path)) for path in paths]:
+        _execute(page, path)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot create {out}: {error.strerror}") from error
+        import nbformat
+
+        with replacing(out / path.name) as partial:
+            nbformat.write(page, partial)
+        say(f"{path}: executed, see {out / path.name}")
+
+
+def _read(path: Path) -> Any:
+    """A notebook; raises UserError if the file is none."""
     import nbformat
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of notebooks of older versions
+            page = nbformat.convert(nbformat.reader.reads(path.read_text(encoding="utf-8")), 4)
+            nbformat.validate(page)
+        return page
+    except Exception as error:  # of JSON that is no notebook, whatever is missing first
+        raise UserError(f"{path}: not a notebook ({type(error).__name__})") from error
+
+
+def _execute(page: Any, path: Path) -> None:
+    """Executes a notebook in a kernel of its own."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-    for path in map(Path, notebooks):
+    # The kernel's standard error, TensorFlow's messages above all, matters only if the kernel dies.
+    with temporary_file() as messages:
         try:
-            page = nbformat.read(path, as_version=4)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a notebook ({type(error).__name__})") from error
-        # The kernel's standard error, TensorFlow's messages above all, matters only if the kernel dies.
-        with tempfile.TemporaryFile() as messages:
-            try:
-                NotebookClient(page, timeout=None, kernel_name="python3").execute(stderr=messages)
-            except CellExecutionError as error:
-                raise RunError(f"{path}: a cell failed ({error.ename}: {error.evalue})") from error
-            except DeadKernelError as error:
-                messages.seek(0)
-                last = messages.read().decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-                raise RunError(f"{path}: the kernel died ({last[0]})") from error
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with replacing(Path(out) / path.name) as partial:
-            nbformat.write(page, partial)
-        say(f"{path}: executed, see {Path(out) / path.name}")
+            NotebookClient(page, timeout=None, kernel_name="python3").execute(stderr=messages)
+        except CellExecutionError as error:
+            raise RunError(f"{path}: a cell failed ({error.ename}: {error.evalue})") from error
+        except DeadKernelError as error:
+            messages.seek(0)
+            last = messages.read().decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+            raise RunError(f"{path}: the kernel died ({last[0]})") from error
+        except Exception as error:  # a kernel that is not installed, or cannot be started
+            raise RunError(f"{path}: cannot be executed ({type(error).__name__}: {one_line(error)})") from error

@@ -1,18 +1,24 @@
 """Runs work in child processes, several at a time. Imports no TensorFlow."""
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from invariance import output
 from invariance.errors import Interrupted, RunError, UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How often to check whether a signal has arrived, in seconds: a signal does not end the wait for a child.
 _POLL_SECONDS = 1.0
+# Linux' option of prctl(2) for the signal that a process receives when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 def cores() -> list[int]:
@@ -38,7 +44,7 @@ def in_children(
 
     Ctrl-C on a terminal reaches the parent and its children. Any other SIGINT, and SIGTERM, is passed on to the
     children. They save their state, and the parent waits for them. Closing the generator ends the remaining children
-    in the same way.
+    in the same way; so does the end of the parent, whatever ends it.
 
     Args:
         actions: functions whose results can be pickled.
@@ -55,6 +61,7 @@ def in_children(
     running: dict[Any, tuple[int, Any, int]] = {}
     received: list[int] = []
     passed_on = False
+    parent = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
         received.append(number)
@@ -72,6 +79,7 @@ def in_children(
             for each, handler in previous.items():
                 signal.signal(each, handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            end_with(parent)
             receiver.close()
             if jobs > 1:
                 _restrict_to_share(share, jobs)
@@ -92,8 +100,7 @@ def in_children(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         sender.close()
 
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush()
     previous = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         while running or (waiting and not received):
@@ -125,6 +132,31 @@ def in_children(
             child.join()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def end_with(parent: int) -> None:
+    """Makes this process receive SIGTERM when its parent ends, even if that is killed."""
+    if not _ask_the_system():
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:
+        # It ended before the system was asked.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ask_the_system() -> bool:
+    """Has the system send SIGTERM at the parent's end; returns whether it will."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupted() -> Interrupted:

@@ -1,10 +1,11 @@
 """Progress and the time left, on a terminal or in a log. Imports no TensorFlow."""
 
-import os
 import shutil
 import sys
 import time
 from typing import TextIO
+
+from invariance.output import Output
 
 # How often the line on a terminal is rewritten, and how long a log stays silent.
 LIVE_SECONDS, SILENT_SECONDS = 0.2, 120.0
@@ -33,7 +34,7 @@ class Progress:
     """
 
     def __init__(self, name: str, quiet: bool = False, stream: TextIO | None = None, live: bool = True):
-        self.name, self.quiet, self.stream = name, quiet, stream or sys.stdout
+        self.name, self.quiet, self.stream = name, quiet, Output.of(stream or sys.stdout)
         self.live = live and not quiet and self.stream.isatty()
         self._shown = ""
         self._next = 0.0 if self.live else time.monotonic() + SILENT_SECONDS
@@ -81,13 +82,8 @@ class Progress:
             self._shown = ""
 
     def _write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except BrokenPipeError:
-            # Nobody reads the output any more; the work goes on.
-            self.quiet, self.live = True, False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        self.stream.write(text)
+        self.stream.flush()
 
 
 class Watch:

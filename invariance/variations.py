@@ -60,7 +60,7 @@ class Variant:
         try:
             variants = {profile: changed(model) for profile, model in self.entry.variants.items()}
             entry = replace(self.entry, model=changed(self.entry.model), variants=variants)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # the former of a text or nothing in the place of a number
             raise UserError(f"--set: {error}") from error
         return self.named(_MARK.join(f"{key}={value}" for key, value in values.items()), entry=entry)
 

@@ -96,6 +96,30 @@ print([value for _, _, value in processes.in_children([lambda name=name: work(na
         assert sorted(core for cores in distinct for core in cores) == processes.cores()
 
 
+# The second is what other systems than Linux do.
+@pytest.mark.parametrize("way", ["", "processes._ask_the_system = lambda: False"])
+def test_children_end_with_their_parent_whatever_they_do(way):
+    # The first child looks at nothing, as a measurement does; the second finishes its step, as a training does.
+    code = f"""
+{way}
+def work(number):
+    steps = []
+    if number:
+        signal.signal(signal.SIGTERM, lambda *_: steps.append(number))
+    os.write(1, b"began\\n")
+    for _ in range(300):
+        if not steps:
+            time.sleep(0.1)
+    os.write(1, b"saved\\n" if steps else b"survived\\n")
+show(*[lambda number=number: work(number) for number in range(2)], jobs=min(2, len(processes.cores())))
+"""
+    with subprocess.Popen([sys.executable, "-c", START + code], cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
+        assert {process.stdout.readline() for _ in range(min(2, len(processes.cores())))} == {b"began\n"}
+        process.kill()
+        # The end of the file: nobody is left who could write to the pipe.
+        assert process.communicate(timeout=PATIENCE)[0] == b"saved\n" * (len(processes.cores()) > 1)
+
+
 def test_closing_ends_the_children_that_remain():
     began = time.monotonic()
     code = """

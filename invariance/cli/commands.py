@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from invariance import output
 from invariance.cli import arguments as check
 from invariance.errors import UserError
 from invariance.experiment import installed_experiments, installed_modules
@@ -32,56 +34,79 @@ def _parser() -> argparse.ArgumentParser:
     parser = check.Parser(prog="python -m invariance", description="Reports on runs, lists them, evaluates them again.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     report = commands.add_parser("report", help="print our numbers beside the published ones")
-    report.add_argument("--html", metavar="FILE", help="also write one page with all tables and figures")
-    report.add_argument("--markdown", metavar="FILE", help="also write the page as Markdown, without figures")
+    report.add("--html", check.file_to_write, metavar="FILE", help="also write one page with all tables and figures")
+    report.add(
+        "--markdown", check.file_to_write, metavar="FILE", help="also write the page as Markdown, without figures"
+    )
     report.add_argument("--claims", action="store_true", help="print the verdicts on the article's claims instead")
-    report.add_argument(
-        "--readme", metavar="FILE", help="also write tables and verdicts between the 'results' markers of this file"
+    report.add(
+        "--readme",
+        check.file_to_replace,
+        metavar="FILE",
+        help="also write tables and verdicts between the 'results' markers of this file",
     )
     listing = commands.add_parser("list", help="list the experiments and all runs, finished or not")
     evaluate = commands.add_parser("evaluate", help="evaluate a finished run again, on a finer grid or by redraws")
-    evaluate.add_argument("run", metavar="RUN_FOLDER")
-    evaluate.add_argument(
-        "--redraws", default="0", metavar="N", help="the published estimator: N random draws of the parameters"
+    evaluate.add("run", check.text, metavar="RUN_FOLDER")
+    evaluate.add(
+        "--redraws",
+        partial(check.integer, low=0, high=10**6),
+        default="0",
+        metavar="N",
+        help="the published estimator: N random draws of the parameters",
     )
-    evaluate.add_argument(
+    evaluate.add(
         "--upright-last",
+        partial(check.integer, low=0, high=10**9),
         default="0",
         metavar="N",
         help="leave the last N images of the restricted classes upright in the redraws, as the original seems to do",
     )
-    evaluate.add_argument(
+    evaluate.add(
         "--orbit",
+        partial(check.integer, low=2, high=10**4),
         metavar="N",
         help="instead, measure it with orbit pooling: it sees about N copies of each test image, moved by the true "
         "transformation; kept as orbit.json in the run's folder, where reports find it",
     )
-    evaluate.add_argument(
+    evaluate.add(
         "--grid-spacing",
+        check.text,
         metavar="SPACING|full",
         help="spacing of the evaluation grid; default: the task's usual one (full: the finest grid)",
     )
-    evaluate.add_argument("--dataset", help="other data than the run was trained on")
-    evaluate.add_argument(
-        "--json", type=os.path.expanduser, metavar="FILE", help="also write the results to a new file"
-    )
+    evaluate.add("--dataset", check.text, help="other data than the run was trained on")
+    evaluate.add("--json", check.new_file, metavar="FILE", help="also write the results to a new file")
     bench = commands.add_parser("bench", help="measure speed, as shares of the machine's matrix-product peak")
-    bench.add_argument(
-        "--json", type=os.path.expanduser, default="bench.json", metavar="FILE", help="default: %(default)s"
+    bench.add("--json", check.file_to_write, default="bench.json", metavar="FILE", help="default: %(default)s")
+    bench.add(
+        "--precision",
+        partial(check.choices, known=tuple(PRECISIONS)),
+        action=check.Once,
+        default="float32,bfloat16",
+        help="default: %(default)s",
     )
-    bench.add_argument("--precision", default="float32,bfloat16", help="default: %(default)s")
-    bench.add_argument("--seconds", default="10", metavar="N", help="per measurement; default: %(default)s")
+    bench.add(
+        "--seconds",
+        partial(check.positive, high=3600),
+        default="10",
+        metavar="N",
+        help="per measurement; default: %(default)s",
+    )
     notebooks = commands.add_parser("notebooks", help="execute notebooks on the newest runs")
-    notebooks.add_argument("notebook", nargs="+", metavar="FILE.ipynb")
-    notebooks.add_argument(
-        "--runs", default="runs", type=os.path.expanduser, metavar="DIR", help="default: %(default)s"
+    notebooks.add("notebook", check.file_to_read, nargs="+", metavar="FILE.ipynb")
+    notebooks.add("--runs", check.folder_to_write, default="runs", metavar="DIR", help="default: %(default)s")
+    notebooks.add(
+        "--out",
+        check.folder_to_write,
+        metavar="DIR",
+        help="folder of the executed notebooks; default: RUNS/notebooks",
     )
-    notebooks.add_argument("--out", metavar="DIR", help="folder of the executed notebooks; default: RUNS/notebooks")
     for command in (report, listing):
-        command.add_argument(
+        command.add(
             "--runs",
+            check.text,
             action="append",
-            type=os.path.expanduser,
             metavar="DIR",
             help="folder of runs; may be repeated (the first run of a model and seed counts); default: runs",
         )
@@ -96,9 +121,8 @@ def _found(arguments: argparse.Namespace) -> tuple[list[Run], list[tuple[Path, s
     finished: list[Run] = []
     others: list[tuple[Path, str]] = []
     # A folder that is given twice is read once.
-    for runs in {Path(runs).resolve(): runs for runs in arguments.runs or ["runs"]}.values():
-        if not Path(runs).is_dir():
-            raise UserError(f"--runs: no such folder: {runs}")
+    folders = [check.folder_to_read("--runs", runs) for runs in arguments.runs or ["runs"]]
+    for runs in {Path(runs).resolve(): runs for runs in folders}.values():
         more = find(runs)
         finished += more[0]
         others += more[1]
@@ -111,6 +135,8 @@ def _report(arguments: argparse.Namespace) -> None:
     from invariance.report.page import Page
     from invariance.report.table import between_markers, tables
 
+    outputs = {"--html": arguments.html, "--markdown": arguments.markdown, "--readme": arguments.readme}
+    check.require_distinct({option: path for option, path in outputs.items() if path})
     finished, others = _found(arguments)
     experiments = installed_experiments()
     made = tables(finished, experiments)
@@ -122,16 +148,17 @@ def _report(arguments: argparse.Namespace) -> None:
     else:
         print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
-        print(f"{path}: {reason}")
+        print(output.printable(f"{path}: {reason}"))
     page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
-        write_text(Path(arguments.markdown), page.markdown())
+        write_text(arguments.markdown, page.markdown())
     if arguments.html:
-        write_text(Path(arguments.html), page.html())
+        output.provide_temporary_folder(str(arguments.html.parent / ".temporary"))
+        write_text(arguments.html, page.html())
     for path in filter(None, (arguments.html, arguments.markdown)):
         print(f"written to {path}")
     if arguments.readme:
-        path = Path(arguments.readme)
+        path = arguments.readme
         try:
             write_text(path, between_markers(path.read_text(encoding="utf-8"), overview.results(made, verdicts)))
         except (OSError, ValueError) as error:
@@ -139,6 +166,7 @@ def _report(arguments: argparse.Namespace) -> None:
     unreadable = [str(path) for path, reason in others if reason not in (UNFINISHED, REPEATED)]
     if unreadable:
         raise UserError(f"unreadable: {', '.join(unreadable)}")
+    output.require_written()
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -146,18 +174,18 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{name}: {experiment.task.title()}\n  models: {', '.join(experiment.models)}")
     finished, others = _found(arguments)
     for run in finished:
-        print(f"{run.folder.path}: finished, commit {run.provenance('commit')}")
+        print(output.printable(f"{run.folder.path}: finished, commit {run.provenance('commit')}"))
     for path, reason in others:
-        print(f"{path}: {reason}")
+        print(output.printable(f"{path}: {reason}"))
+    output.require_written()
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     folder = RunFolder(Path(arguments.run))
-    redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
-    upright_last = check.integer("--upright-last", arguments.upright_last, 0, 10**9)
+    redraws, upright_last = arguments.redraws, arguments.upright_last
     if upright_last and not redraws:
         raise UserError("--upright-last: this is a setting of the redraws; add --redraws N")
-    if not folder.done:
+    if not os.path.isfile(folder / "metrics.json"):
         raise UserError(f"{folder.path} is not the folder of a finished run")
     config = folder.json("config.json")
     task = read_task(folder, config)
@@ -165,23 +193,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _evaluate_orbit(arguments, folder, task, config.get("seed", 0))
         return
     spacing = task.usual_spacing
-    if arguments.grid_spacing:
+    if arguments.grid_spacing is not None:
         spacing = check.spacing("--grid-spacing", arguments.grid_spacing, task)
     evaluation = Evaluation(spacing, redraws=redraws, upright_last=upright_last, seed=config.get("seed", 0))
     task.check(evaluation)
-    file = None if arguments.json is None else check.output_file("--json", arguments.json)
-    if file and file.exists():
-        # It might be one of the run's own.
-        raise UserError(f"--json: expected a new file; {arguments.json!r} exists")
     from invariance.runs.evaluate import evaluate
 
-    evaluate(folder, task, evaluation, arguments.dataset, file)
+    evaluate(folder, task, evaluation, arguments.dataset, arguments.json)
+    output.require_written()
 
 
 def _evaluate_orbit(arguments: argparse.Namespace, folder: RunFolder, task: Task, seed: int) -> None:
-    copies = check.integer("--orbit", arguments.orbit, 2, 10**4)
+    copies = arguments.orbit
     for option in ("--redraws", "--grid-spacing", "--dataset", "--json"):
-        if getattr(arguments, option[2:].replace("-", "_")) not in (None, "0"):
+        if getattr(arguments, option[2:].replace("-", "_")) not in (None, 0):
             raise UserError(f"--orbit cannot be combined with {option}: it is measured alone, and kept beside the run")
     if task.orbit(copies) is None:
         raise UserError("--orbit: only recognition with a range of parameters has scores that can be pooled")
@@ -193,9 +218,6 @@ def _evaluate_orbit(arguments: argparse.Namespace, folder: RunFolder, task: Task
 def _notebooks(arguments: argparse.Namespace) -> None:
     from invariance.notebooks import RUNS, execute_all
 
-    for path in arguments.notebook:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such notebook")
     os.environ[RUNS] = str(Path(arguments.runs).resolve())
     execute_all(arguments.notebook, arguments.out or Path(arguments.runs) / "notebooks")
 
@@ -203,8 +225,4 @@ def _notebooks(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from invariance import benchmark
 
-    precisions = arguments.precision.split(",")
-    for precision in precisions:
-        check.choice("--precision", precision, tuple(PRECISIONS))
-    seconds = check.positive("--seconds", arguments.seconds)
-    benchmark.main(precisions, seconds, check.output_file("--json", arguments.json))
+    benchmark.main(arguments.precision, arguments.seconds, arguments.json)

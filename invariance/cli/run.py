@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invariance import datasets
+from invariance import datasets, output
 from invariance.cli import arguments as check
 from invariance.cli.forecast import departures, forecast
 from invariance.errors import RunError, UserError, require_extra
@@ -35,42 +36,118 @@ def parser(experiment: Experiment) -> argparse.ArgumentParser:
     made = check.Parser(
         prog=f"python -m experiments.{experiment.name}",
         description=experiment.task.title(),
-        epilog=f"Models: {', '.join(experiment.models)}. Interrupt and repeat the same command: it resumes.",
+        epilog=f"Models: {', '.join(experiment.models)}. Interrupt and repeat the same command: it resumes. Of an "
+        "option that is given twice the last value counts; lists may be given once, --set repeatedly.",
     )
-    add = made.add_argument
+    add = made.add
     add(
         "--models",
+        check.text,
+        action=check.Once,
         default=",".join(experiment.defaults),
         metavar="NAME,...|all",
         help="models to run; FILE.py:FUNCTION is a builder of your own; default: %(default)s",
     )
-    add("--profile", default="quick", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
-    add("--dataset", default="auto", help=f"one of {', '.join(datasets.NAMES)}; default: %(default)s")
-    add("--seed", default="0", metavar="N,...|N-N", help="of weights, order and draws; default: %(default)s")
-    add("--jobs", default="1", metavar="N", help="runs at a time, each on its share of the cores; default: %(default)s")
     add(
-        "--runs",
-        default="runs",
-        type=os.path.expanduser,
-        metavar="DIR",
-        help="folder of all runs; default: %(default)s",
+        "--profile",
+        partial(check.choice, known=PROFILES),
+        default="quick",
+        help=f"one of {', '.join(PROFILES)}; default: %(default)s",
     )
-    add("--precision", default="float32", help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s")
-    add("--restricted", metavar="LABEL,...", help="other restricted classes; stored as NAME+restricted=LABEL,...")
-    add("--control", help=f"other training data: {' or '.join(CONTROLS)}; stored as NAME+CONTROL")
-    add("--also-restricted", metavar="LABEL,...", help="also show these in the restricted range only; stored likewise")
-    add("--shown", metavar="LOW..HIGH", help="other restricted range in training only; NAME+shown=LOW..HIGH")
-    add("--excluded", metavar="LABEL,...", help="other excluded classes ('' for none); stored likewise")
-    add("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
-    add("--set", metavar="ARGUMENT=VALUE,...", help="other arguments of the models; stored as NAME+ARGUMENT=VALUE")
-    add("--steps", metavar="N|N%", help="steps of training, or share of the profile's; stored as NAME+steps=N")
-    add("--learning-rate", metavar="RATE", help="another learning rate; stored as NAME+learning_rate=RATE")
-    add("--grid", metavar="SPACING|full", help="spacing of the evaluation grid; full: the finest grid")
-    add("--redraws", default="0", metavar="N", help="also measure with N random draws of the parameters")
-    add("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
-    add("--overwrite", action="store_true", help="start finished and interrupted runs again, from scratch")
-    add("--print-config", action="store_true", help="print the configurations of the runs as JSON, and stop")
-    add("--quiet", action="store_true", help="print errors only")
+    add("--dataset", check.text, default="auto", help=f"one of {', '.join(datasets.NAMES)}; default: %(default)s")
+    add(
+        "--seed",
+        check.seeds,
+        action=check.Once,
+        default="0",
+        metavar="N,...|N-N",
+        help="of weights, order and draws; default: %(default)s",
+    )
+    add(
+        "--jobs",
+        partial(check.integer, low=1, high=len(cores())),
+        default="1",
+        metavar="N",
+        help="runs at a time, each on its share of the cores; default: %(default)s",
+    )
+    add("--runs", check.folder_to_write, default="runs", metavar="DIR", help="folder of all runs; default: %(default)s")
+    add(
+        "--precision",
+        partial(check.choice, known=tuple(PRECISIONS)),
+        default="float32",
+        help="float32 or bfloat16 (stored as NAME+bfloat16); default: %(default)s",
+    )
+    add(
+        "--restricted",
+        check.labels_or_none,
+        action=check.Once,
+        metavar="LABEL,...",
+        help="other restricted classes ('' for none); stored as NAME+restricted=LABEL,...",
+    )
+    add(
+        "--control",
+        partial(check.choice, known=tuple(CONTROLS)),
+        help=f"other training data: {' or '.join(CONTROLS)}; stored as NAME+CONTROL",
+    )
+    add(
+        "--also-restricted",
+        check.labels,
+        action=check.Once,
+        default=(),
+        metavar="LABEL,...",
+        help="also show these in the restricted range only; stored likewise",
+    )
+    add(
+        "--shown",
+        check.interval,
+        metavar="LOW..HIGH",
+        help="other restricted range in training only; NAME+shown=LOW..HIGH",
+    )
+    add(
+        "--excluded",
+        check.labels_or_none,
+        action=check.Once,
+        metavar="LABEL,...",
+        help="other excluded classes ('' for none); stored likewise",
+    )
+    add(
+        "--set",
+        check.text,
+        action="append",
+        metavar="ARGUMENT=VALUE,...",
+        help="other arguments of the models; may be repeated; stored as NAME+ARGUMENT=VALUE",
+    )
+    add(
+        "--steps",
+        check.steps,
+        metavar="N|N%",
+        help="steps of training, or share of the profile's; stored as NAME+steps=N",
+    )
+    add(
+        "--learning-rate",
+        check.positive,
+        metavar="RATE",
+        help="another learning rate; stored as NAME+learning_rate=RATE",
+    )
+    add(
+        "--grid",
+        check.text,
+        metavar="SPACING|full",
+        help="spacing of the evaluation grid; full: the finest grid",
+    )
+    add(
+        "--redraws",
+        partial(check.integer, low=0, high=10**6),
+        default="0",
+        metavar="N",
+        help="also measure with N random draws of the parameters",
+    )
+    flag = made.add_argument
+    flag("--corrected", action="store_true", help="without the original's double softmax; stored as NAME_corrected")
+    flag("--tensorboard", action="store_true", help="also write TensorBoard files (needs the extra 'tensorboard')")
+    flag("--overwrite", action="store_true", help="start finished and interrupted runs again, from scratch")
+    flag("--print-config", action="store_true", help="print the configurations of the runs as JSON, and stop")
+    flag("--quiet", action="store_true", help="print errors only")
     return made
 
 
@@ -82,10 +159,8 @@ def run_experiment(experiment: Experiment, argv: Sequence[str] | None = None) ->
 def _run_experiment(experiment: Experiment, argv: Sequence[str] | None) -> int:
     command = checked(experiment, argv)
     if command.arguments.print_config:
-        dataset = command.arguments.dataset
-        if dataset != "auto":
-            datasets.resolve(dataset)
-        print(json.dumps([config.to_json() for config in command.configs(dataset)], indent=1))
+        print(json.dumps([config.to_json() for config in command.configs(command.arguments.dataset)], indent=1))
+        output.require_written()
         return 0
     say = Progress("", command.arguments.quiet).line
     if command.uncorrected:
@@ -105,18 +180,14 @@ class Command:
     Attributes:
         experiment: the experiment.
         arguments: the command line.
-        seeds: of the runs.
         variants: the models to run.
         uncorrected: names of models omitted because --corrected has nothing to correct in them.
-        redraws: see `Options`.
     """
 
     experiment: Experiment
     arguments: argparse.Namespace
-    seeds: list[int]
     variants: list[Variant]
     uncorrected: list[str]
-    redraws: int
 
     def configs(self, dataset: str, record: Mapping[str, Any] | None = None) -> list[RunConfig]:
         """The runs, on a dataset; ``record``: see `RunConfig`."""
@@ -134,29 +205,32 @@ class Command:
                 curves.get(variant.name, {}),
                 record or {},
             )
-            for seed in self.seeds
+            for seed in self.arguments.seed
             for variant in self.variants
         ]
 
 
-def checked(experiment: Experiment, argv: Sequence[str] | None) -> Command:
+def checked(experiment: Experiment, argv: Sequence[str] | None, usual: Sequence[str] = ()) -> Command:
     """Parses a command line of an experiment.
+
+    Args:
+        experiment: the experiment.
+        argv: the command line; None for that of the program.
+        usual: options that it replaces.
 
     Raises:
         UserError: if there is a mistake in it.
     """
-    arguments = parser(experiment).parse_args(argv)
-    check.choice("--profile", arguments.profile, PROFILES)
-    check.choice("--precision", arguments.precision, tuple(PRECISIONS))
-    seeds = check.seeds(arguments.seed)
-    check.integer("--jobs", arguments.jobs, 1, len(cores()))
-    redraws = check.integer("--redraws", arguments.redraws, 0, 10**6)
+    arguments = parser(experiment).parse_args(argv, parser(experiment).parse_args(usual))
+    if arguments.dataset != "auto":
+        datasets.resolve(arguments.dataset)
     if arguments.tensorboard:
         require_extra("tensorboard", "--tensorboard")
     variants, uncorrected = _variants(experiment, arguments)
     for variant in variants:
-        variant.task.check(variant.entry.budgets[arguments.profile].evaluation(redraws=redraws))
-    return Command(experiment, arguments, seeds, variants, uncorrected, redraws)
+        variant.task.check(variant.entry.budgets[arguments.profile].evaluation(redraws=arguments.redraws))
+        check.folder_name("--models, --set, ...", variant.name)
+    return Command(experiment, arguments, variants, uncorrected)
 
 
 def together(
@@ -179,6 +253,7 @@ def together(
         UserError, RunError: see `carry_out`; also if some runs failed.
     """
     arguments = command.arguments
+    output.provide_temporary_folder(os.path.join(arguments.runs, ".temporary"))
     seeds = list(dict.fromkeys(config.seed for config in configs))
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     say(f"{dataset} · {arguments.profile} · {named} · {arguments.precision} · runs in {arguments.runs}")
@@ -190,7 +265,7 @@ def together(
         check_unchanged(config.folder(arguments.runs), config)
 
     pending = [config for config in configs if arguments.overwrite or not config.folder(arguments.runs).done]
-    jobs = max(1, min(int(arguments.jobs), len(pending)))
+    jobs = max(1, min(arguments.jobs, len(pending)))
     # What a sweep varies is announced by the sweep.
     for line in departures([config for config in pending if not varied(config.record)]):
         say(line)
@@ -211,7 +286,7 @@ def together(
             return loaded
 
         first = pending[0], before_first
-    options = Options(arguments.overwrite, arguments.quiet, arguments.tensorboard, command.redraws)
+    options = Options(arguments.overwrite, arguments.quiet, arguments.tensorboard, arguments.redraws)
     failures = carry_out(configs, arguments.runs, options, jobs, data, first)
     say("")
     say(conclude())
@@ -271,29 +346,22 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
             raise UserError(f"--corrected: nothing to correct in {', '.join(uncorrected)}")
     for variant in variants:
         check.choice(f"--profile of {variant.name}", profile, tuple(variant.entry.budgets))
-    if arguments.set:
-        variants = [variant.with_arguments(_settings(variant, arguments.set)) for variant in variants]
-    if arguments.steps is not None:
-        if arguments.steps.endswith("%"):
-            share = check.positive("--steps", arguments.steps.removesuffix("%"))
-            variants = [variant.with_share_of_steps(profile, share) for variant in variants]
-        else:
-            steps = check.integer("--steps", arguments.steps, 1, 10**9)
-            variants = [variant.with_steps(profile, steps) for variant in variants]
+    if arguments.set is not None:
+        given = check.pairs("--set", arguments.set)
+        variants = [variant.with_arguments(_settings(variant, given)) for variant in variants]
+    if isinstance(arguments.steps, float):
+        variants = [variant.with_share_of_steps(profile, arguments.steps) for variant in variants]
+    elif arguments.steps is not None:
+        variants = [variant.with_steps(profile, arguments.steps) for variant in variants]
     if arguments.learning_rate is not None:
-        rate = check.positive("--learning-rate", arguments.learning_rate)
-        variants = [variant.with_learning_rate(profile, rate) for variant in variants]
-    restricted = check.labels("--restricted", arguments.restricted)
-    excluded = check.labels("--excluded", arguments.excluded)
-    variants = [variant.with_classes(restricted, excluded) for variant in variants]
+        variants = [variant.with_learning_rate(profile, arguments.learning_rate) for variant in variants]
+    variants = [variant.with_classes(arguments.restricted, arguments.excluded) for variant in variants]
     if arguments.control is not None:
-        check.choice("--control", arguments.control, tuple(CONTROLS))
         variants = [variant.with_control(arguments.control) for variant in variants]
-    also = check.labels("--also-restricted", arguments.also_restricted) or ()
-    shown = None if arguments.shown is None else (check.interval("--shown", arguments.shown),)
-    variants = [variant.with_shown(shown, also) for variant in variants]
+    shown = None if arguments.shown is None else (arguments.shown,)
+    variants = [variant.with_shown(shown, arguments.also_restricted) for variant in variants]
     variants = [variant.with_precision(arguments.precision) for variant in variants]
-    if arguments.grid:
+    if arguments.grid is not None:
         variants = [
             variant.with_grid(profile, check.spacing("--grid", arguments.grid, variant.task)) for variant in variants
         ]
@@ -302,10 +370,16 @@ def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[li
 
 def _chosen(experiment: Experiment, names: str) -> list[Variant]:
     """The named models, each once."""
-    chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
-    if not chosen:
+    chosen = list(experiment.models) if names == "all" else [name.strip() for name in names.split(",")]
+    if not all(chosen):
         raise UserError(f"--models: no model named; choose from {', '.join(experiment.models)}")
-    return [_variant(experiment, name) for name in dict.fromkeys(chosen)]
+    variants: dict[str, Variant] = {}
+    for name in dict.fromkeys(chosen):
+        variant = _variant(experiment, name)
+        if variant.name in variants:
+            raise UserError(f"--models: two models would be stored as {variant.name}; rename one of them")
+        variants[variant.name] = variant
+    return list(variants.values())
 
 
 def _variant(experiment: Experiment, name: str) -> Variant:
@@ -326,9 +400,7 @@ def _own_builder(name: str) -> FileBuilder:
     path, _, function = name.rpartition(":")
     if not path.endswith(".py") or not Path(path).stem.isidentifier() or not function.isidentifier():
         raise UserError(f"--models: expected FILE.py:FUNCTION; received {name!r}")
-    if not Path(path).is_file():
-        raise UserError(f"--models: no such file: {path}")
-    builder = FileBuilder(path, function)
+    builder = FileBuilder(check.file_to_read("--models", path), function)
 
     def check_that_it_loads() -> None:
         with stderr_on_failure():
@@ -342,15 +414,14 @@ def _own_builder(name: str) -> FileBuilder:
     return builder
 
 
-def _settings(variant: Variant, text: str) -> dict[str, Any]:
+def _settings(variant: Variant, given: Mapping[str, str]) -> dict[str, Any]:
     """The values in --set, checked against the arguments of a model."""
-    present, values = variant.arguments(), {}
-    for part in text.split(","):
-        argument, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or argument not in present:
-            known = ", ".join(f"{key}={value}" for key, value in present.items()) or "none"
-            raise UserError(
-                f"--set: expected ARGUMENT=VALUE with an argument of {variant.name} ({known}); received {part!r}"
-            )
-        values[argument] = check.value_like(f"--set {argument}", value, present[argument])
-    return values
+    present = variant.arguments()
+    if unknown := [f"{argument}={value}" for argument, value in given.items() if argument not in present]:
+        known = ", ".join(f"{key}={value}" for key, value in present.items()) or "none"
+        raise UserError(
+            f"--set: expected ARGUMENT=VALUE with an argument of {variant.name} ({known}); received {unknown[0]!r}"
+        )
+    return {
+        argument: check.value_like(f"--set {argument}", value, present[argument]) for argument, value in given.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from invariance import output
 from invariance.cli import arguments as check
 from invariance.cli import run
 from invariance.errors import Interrupted, RunError, UserError
@@ -28,7 +29,7 @@ def _run_suite(suite: Suite, argv: Sequence[str] | None) -> int:
     commands = [(part, arguments_of(part, given)) for part in suite.parts]
     for part, arguments in commands:
         # All of them now, because the last may start hours after the first.
-        run.parser(part.experiment).parse_args(arguments)
+        run.checked(part.experiment, arguments)
     codes = []
     for number, (part, arguments) in enumerate(commands, 1):
         if "--quiet" not in given:
@@ -36,9 +37,9 @@ def _run_suite(suite: Suite, argv: Sequence[str] | None) -> int:
         codes.append(run.run_experiment(part.experiment, arguments))
         if codes[-1] in (Interrupted.exit_code, UserError.exit_code):
             break  # stopped, or a mistake that all parts share
+    if codes[-1] in (Interrupted.exit_code, UserError.exit_code):
+        return codes[-1]  # the part has said why
     if failed := [str(part) for (part, _), code in zip(commands, codes, strict=False) if code]:
-        if codes[-1] == Interrupted.exit_code:
-            return Interrupted.exit_code
         raise RunError(f"not finished: {'; '.join(failed)}")
     return 0
 
@@ -48,6 +49,7 @@ def print_help(title: str, lines: Iterable[object]) -> None:
     print(f"{title}\n\nRuns, each with the options given here:")
     print("\n".join(f"  {line}" for line in lines))
     print(f"\nOptions: those of every experiment (see --help there), without {', '.join(_OWN)}.")
+    output.require_written()
 
 
 def refuse_own(given: Sequence[str]) -> None:

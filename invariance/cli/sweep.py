@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from invariance import datasets
+from invariance import datasets, output
 from invariance.cli import arguments as check
 from invariance.cli import run, suite
 from invariance.errors import RunError
-from invariance.experiment import PROFILES
 from invariance.progress import Progress
 from invariance.runs.execute import RunConfig
 from invariance.runs.find import find
@@ -38,9 +37,8 @@ def _run_sweeps(name: str, title: str, sweeps: Sequence[Sweep], argv: Sequence[s
         return 0
     suite.refuse_own(given)
     profile = run.parser(sweeps[0].experiment).parse_args(given).profile
-    check.choice("--profile", profile, PROFILES)
     commands = [
-        (run.checked(part.experiment, suite.arguments_of(part, given)), sweep.factor if number else None)
+        (run.checked(part.experiment, given, suite.arguments_of(part, ())), sweep.factor if number else None)
         for sweep in sweeps
         for number, part in enumerate(sweep.parts(profile))
     ]
@@ -59,6 +57,7 @@ def _run_sweeps(name: str, title: str, sweeps: Sequence[Sweep], argv: Sequence[s
 
     if first.arguments.print_config:
         print(json.dumps([config.to_json() for config in configs_on(first.arguments.dataset)], indent=1))
+        output.require_written()
         return 0
     say = Progress("", first.arguments.quiet).line
     dataset = run.in_child(lambda: datasets.resolve(first.arguments.dataset, say))

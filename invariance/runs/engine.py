@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from invariance import output
 from invariance.errors import ModelError, RunError
 from invariance.processes import in_children
 from invariance.runs.execute import Options, RunConfig, execute
@@ -63,6 +63,6 @@ def carry_out(
             others_may_run = getattr(error, "exit_code", None) == RunError.exit_code or isinstance(error, ModelError)
             if not others_may_run or len(configs) == 1:
                 raise error
-            print(f"error: {error}", file=sys.stderr)
+            output.complain(error)
             failures.append((configs[index], error))
     return failures

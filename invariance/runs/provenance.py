@@ -7,25 +7,27 @@ import platform
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from invariance import output
+from invariance.errors import RunError, one_line
 from invariance.processes import cores
 
 
 @contextlib.contextmanager
 def stderr_on_failure() -> Iterator[None]:
     """Suppresses standard error, also of C++ code; it is printed after all if the block raises an error."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as messages:
+    output.flush()
+    with output.temporary_file() as messages:
         stderr = os.dup(2)
         os.dup2(messages.fileno(), 2)
         try:
             yield
         except BaseException:
             messages.seek(0)
-            os.write(stderr, messages.read())
+            with contextlib.suppress(OSError):  # what could not be printed must not replace the error
+                os.write(stderr, messages.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -33,10 +35,13 @@ def stderr_on_failure() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the messages of its C++ code."""
+    """Imports TensorFlow without the messages of its C++ code; raises RunError if it finds no folder to write to."""
     if "tensorflow" not in sys.modules:
         with stderr_on_failure():
-            import tensorflow as tf
+            try:
+                import tensorflow as tf
+            except OSError as error:  # Keras, too, needs a folder that can be written
+                raise RunError(f"TensorFlow cannot be imported: {one_line(error)}") from error
 
             tf.config.list_physical_devices()  # initialises the devices, which prints the most
 

@@ -178,7 +178,7 @@ def train(
                 elif progress.due():
                     check(diverged)
                     progress.show(step / budget.steps, _status(budget, step, logs, rate))
-                if requested and step < budget.steps:
+                if requested:
                     raise Interrupted(
                         f"{requested[0]} at step {step:,} of {budget.steps:,}; saved; repeat the command to resume"
                     )

@@ -46,9 +46,13 @@ def test_report_without_runs(capsys, tmp_path):
     assert capsys.readouterr().out == "No finished runs.\n"
 
 
-def test_report_that_cannot_be_written(capsys, tmp_path):
-    assert main(["report", "--runs", str(tmp_path), "--markdown", str(tmp_path / "no" / "table.md")]) == 1
-    assert_one_line(capsys.readouterr().err, "cannot write", "No such file or directory")
+def test_report_that_cannot_be_written(capsys, tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("invariance.files.os.fsync", full)
+    assert main(["report", "--runs", str(tmp_path), "--markdown", str(tmp_path / "table.md")]) == 1
+    assert_one_line(capsys.readouterr().err, "cannot write", "No space left on device")
 
 
 def test_reader_that_goes_away():

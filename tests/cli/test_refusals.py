@@ -1,7 +1,9 @@
 """Mistakes on the command line: exit code 2 and one line, before anything slow, and without importing TensorFlow."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def split(command):
         *((name, "--models cnn_99", ["--models: unknown model 'cnn_99'", *experiment.models, "FILE.py:FUNCTION"])
           for name, experiment in EXPERIMENTS.items()),
         (R, "--models cnn_00,cnn_99", ["'cnn_99'"]),
-        *((R, f"--models {names}", ["--models: no model named", "cnn_bn_02"]) for names in ("''", ",", ",,")),
+        *((R, f"--models {names}", ["--models: no model named", "cnn_bn_02"]) for names in (",", ",,", "cnn_00,")),
         (R, "--profile fast", ["--profile: unknown value 'fast'", *PROFILES]),
         (R, "--precision float16", ["--precision: unknown value 'float16'", *PRECISIONS]),
         (R, "--dataset cifar", ["--dataset: unknown name 'cifar'", *datasets.NAMES]),
@@ -93,6 +95,27 @@ def split(command):
         *((R, f"--models cnn_bn_00 --set {value}", ["--set", *value.split("=")])
           for value in ("slope=nan", "slope=inf", "dropout=1", "dropout=-0.1", "moving_average_decay=2")),
         (G, "--corrected", ["--corrected: nothing to correct in ae_rotation"]),
+        # Several times: all of them count, none is lost.
+        (G, "--set units=8,units=9", ["--set: units is given twice, '8' and '9'"]),
+        (G, "--set units=8 --set feature_maps=64,units=8", ["--set: units is given twice, '8' and '8'"]),
+        (G, "--set units=1000001", ["--set units: expected an integer from -1000000 to 1000000"]),
+        *((R, f"{option} 3 {option}=4", [f"{option}: given twice; expected one list, separated by commas"])
+          for option in ("--models", "--seed", "--restricted", "--excluded", "--also-restricted")),
+        # Empty, or no text in a line
+        *((R, f"{option} ''", [f"{option}: expected", "''"])
+          for option in ("--models", "--dataset", "--runs", "--set", "--grid", "--also-restricted", "--shown")),
+        (R, "--grid=--", ["argument --grid: expected a value"]),
+        # Numbers that Python reads, and bounds.
+        *((R, f"{option}={number}", [f"{option}: expected", repr(number)])
+          for option in ("--seed", "--redraws", "--steps", "--learning-rate", "--restricted", "--grid")
+          for number in ("1_0", "\u0661", "0x1")),
+        (R, "--steps 1e300%", ["--steps: expected a positive number up to 100,000; received '1e300'"]),
+        (R, "--shown=-1e9..1e9", ["--shown: expected LOW..HIGH", "10,000", "'-1e9..1e9'"]),
+        *((name, f"--grid={grid}", ["--grid: A grid may have 10,000 points at most. Received: spacing=" + grid])
+          for name in (R, G, S) for grid in ("1e-09", "0.001")),
+        # Names of folders
+        (R, f"--restricted {','.join(map(str, range(10, 90)))}",
+         ["stored as 'cnn_00+restricted=10,", "which has 257 bytes, more than 200"]),
         # Grids
         *((name, f"--grid={grid}", ["--grid: ", repr(grid)]) for name in (R, G, S) for grid in ("fine", "Full")),
         *((name, f"--grid={grid}", ["--grid: ", "spacing", grid])
@@ -146,10 +169,30 @@ def test_classes_missing_from_the_data(capsys, tmp_path, monkeypatch, models, cl
     assert not (tmp_path / "runs").exists()
 
 
-def test_file_named_like_a_dataset(capsys, tmp_path):
-    (tmp_path / "mnist.npz").write_bytes(b"")
-    argv = ["--dataset", str(tmp_path / "mnist.npz"), "--quiet"]
-    refused(capsys, lambda: run_experiment(EXPERIMENTS[R], argv), "--dataset: ", "rename the file")
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("mnist", "would be taken for the built-in mnist; rename the file"),
+        # They would lead out of the experiment's folder.
+        ("..", "runs cannot be stored as '..', which is no name; rename"),
+        (".", "runs cannot be stored as '.', which is no name; rename"),
+        ("x" * 201, "which has 201 bytes, more than 200; rename"),
+        ("a\udcff", "which has characters that cannot be printed; rename"),
+    ],
+)
+def test_file_whose_name_cannot_name_a_folder_of_runs(capsys, tmp_path, name, expected):
+    (tmp_path / f"{name}.npz").write_bytes(b"")
+    argv = ["--dataset", str(tmp_path / f"{name}.npz"), "--quiet"]
+    refused(capsys, lambda: run_experiment(EXPERIMENTS[R], argv), "--dataset: ", expected)
+
+
+def test_models_with_one_name(capsys, tmp_path):
+    names = [str(folder / "mine.py") for folder in (tmp_path, tmp_path / "other")]
+    (tmp_path / "other").mkdir()
+    for name in names:
+        Path(name).write_text("def build(*_): ...\n")
+    argv = ["--models", ",".join(f"{name}:build" for name in names), "--quiet"]
+    refused(capsys, lambda: run_experiment(EXPERIMENTS[R], argv), "--models: two models would be stored as mine.build")
 
 
 def test_changed_run_is_refused_before_any_other_starts(capsys, tmp_path):
@@ -175,6 +218,8 @@ def runs(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(store_run(tmp_path, name).path)
     (tmp_path / "DRAWN" / "config.json").write_text(json.dumps({"protocol": EXPERIMENTS[S].task.to_json()}))
     (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "a.txt").write_text("")
+    os.mkfifo(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
@@ -199,17 +244,33 @@ def runs(tmp_path, monkeypatch):
         *((f"{command} --json {file}", ["--json: expected a file in an existing folder", repr(file)])
           for command in ("evaluate RUN", "bench") for file in ("EMPTY", "no/file.json")),
         # It might be one of the run's own.
+        *((f"{command} ''", [f"{option}: expected", "received ''"])
+          for command, option in (
+              *((f"report {option}", option) for option in ("--html", "--markdown", "--readme")),
+              ("list --runs", "--runs"),
+              *((f"evaluate RUN {option}", option) for option in ("--dataset", "--grid-spacing")),
+              ("notebooks a.txt --out", "--out"))),
+        ("report --html a --markdown ./a", ["--markdown: expected another file than that of --html"]),
+        ("report --markdown a.txt --readme a.txt", ["--readme: expected another file than that of --markdown"]),
+        ("report --html RUN/metrics.json", ["--html: expected a file outside the folders of runs"]),
+        ("report --html pipe", ["--html: expected a new file or a regular one"]),
+        *((f"report --html {path}", ["--html: expected a file in an existing folder"])
+          for path in ("no/a", "EMPTY", "new/")),
+        ("report --readme no.md", ["--readme: no such file: no.md"]),
+        ("notebooks a.txt --runs a.txt", ["--runs: expected a folder", "a.txt is not a folder"]),
+        ("notebooks a.txt --out a.txt/new", ["--out: expected a folder", "a.txt is not a folder"]),
+        ("bench --precision float32 --precision bfloat16", ["--precision: given twice"]),
         ("evaluate RUN --json RUN/metrics.json", ["--json: expected a new file", "metrics.json' exists"]),
-        ("bench --seconds ten", ["--seconds: expected a positive number; received 'ten'"]),
-        ("bench --seconds 0", ["--seconds: expected a positive number; received '0'"]),
+        *((f"bench --seconds {seconds}", [f"--seconds: expected a positive number up to 3,600; received '{seconds}'"])
+          for seconds in ("ten", "0", "1e300")),
         ("bench --precision float16", ["--precision: unknown value 'float16'", *PRECISIONS]),
         ("notebooks", ["FILE.ipynb"]),
-        ("notebooks no.ipynb", ["no.ipynb: no such notebook"]),
-        ("notebooks EMPTY", ["no such notebook"]),
+        ("notebooks no.ipynb", ["FILE.ipynb: no such file: no.ipynb"]),
+        ("notebooks EMPTY", ["FILE.ipynb: no such file: EMPTY"]),
     ],
 )  # fmt: skip
 def test_commands(capsys, runs, command, expected):
-    refused(capsys, lambda: main(command.split()), *expected)
+    refused(capsys, lambda: main(split(command)), *expected)
 
 
 def test_list_prints_the_experiments_before_it_looks_for_runs(capsys):

@@ -75,7 +75,7 @@ def flat(value, path=""):
     return {path[1:]: value}
 
 
-SET = ["--set", "units=77,penalty_weight=2"]
+SET = ["--set", "units=77", "--set", "penalty_weight=2"]
 UNITS = {"model_arguments.units": 77, "model_arguments.penalty_weight": 2.0}
 
 
@@ -246,7 +246,7 @@ def test_failures_are_listed_at_the_end(own, capsys, monkeypatch):
 def test_published_curves_are_drawn_beside_the_published_model_only(carried, monkeypatch):
     """And on the data they were measured on."""
     images, labels = np.zeros((10, 8, 8, 1), "uint8"), np.arange(10)
-    monkeypatch.setattr("invariance.datasets.resolve", lambda name, say: name)
+    monkeypatch.setattr("invariance.datasets.resolve", lambda name, say=print: name)
     monkeypatch.setattr("invariance.cli.run.load_data", lambda *_: Data("x", images, labels, images, labels, "here"))
     for argv in (
         ["--models", "ae_rotation", "--dataset", "mnist"],

@@ -16,7 +16,7 @@ two_cores = pytest.mark.skipif(len(cores()) < 2, reason="runs at the same time n
 
 # Each scenario: code for the runs of cnn_00, code for those of cnn_01, options. One process carries all of them out.
 PROGRAM = """
-import json, os, signal, sys, tempfile, time
+import contextlib, json, os, signal, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 from experiments.recognition_rotation import EXPERIMENT
@@ -29,14 +29,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 run.forecast = lambda *_: None
 def carried_out(first, other, options):
     def execute(config, runs, options, data):
-        # In one piece, because others print at the same time.
-        os.write(1, f"began {config.model} {config.seed}\\n".encode())
+        # In one piece, because others print at the same time. A reader may have gone away.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(1, f"began {config.model} {config.seed}\\n".encode())
         exec(first if config.model.startswith("cnn_00") else other)
     engine.execute = execute
     with tempfile.TemporaryDirectory() as folder:
         images, labels = np.zeros((10, 4, 4), "uint8"), np.arange(10)
         np.savez(folder + "/own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        argv = ["--models", "cnn_00,cnn_01", "--dataset", folder + "/own.npz", "--profile", "smoke", *options]
+        models = [] if "--models" in options else ["--models", "cnn_00,cnn_01"]
+        argv = [*models, "--dataset", folder + "/own.npz", "--profile", "smoke", *options]
         return cli.run_experiment(EXPERIMENT, argv)
 """
 ALL = """

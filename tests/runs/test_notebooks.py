@@ -1,17 +1,23 @@
 """The notebooks find runs, or train one; they are executed from a clean kernel; what fails is one line."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from invariance import notebooks
 from invariance.cli import main
 from invariance.files import write_json
 from invariance.runs.folder import RunFolder
-from tests.helpers import REPOSITORY, assert_one_line, python, store_run
+from tests.helpers import REPOSITORY, assert_one_line, python, refused, store_run
 from tests.runs import cases
 
 # In one process, which carries out the shared runs once.
@@ -103,6 +109,72 @@ def test_all_executed_without_a_run(tmp_path):
         # Two train their own; the last one finds the first one's.
         assert bool(re.search(r"No finished run of \w+ was found\. Training", text)) == (path.stem != "recognition")
         assert figures >= 3
+
+
+EMPTY = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*EMPTY, "cell_type", "source", "worksheets", ""]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+# A notebook with other values in some of its fields, or anything else.
+NO_NOTEBOOKS = JSON.map(json.dumps) | st.dictionaries(st.sampled_from([*EMPTY]), JSON, min_size=1).map(
+    lambda changes: json.dumps(EMPTY | changes)
+)
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=150)
+@given(NO_NOTEBOOKS.map(str.encode) | st.binary(max_size=20))
+@example(b"")
+@example(b"[" * 100_000)
+@example(json.dumps(EMPTY | {"nbformat": 3, "cells": 3}).encode())
+@example(json.dumps(EMPTY | {"cells": [{"cell_type": "code"}]}).encode())
+def test_any_file_is_a_notebook_or_one_line(content):
+    executed, out, err = [], io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(notebooks, "_execute", lambda page, path: executed.append(path))
+        path = Path(folder, "any.ipynb")
+        path.write_bytes(content)
+        code = main(["notebooks", "--runs", f"{folder}/runs", str(path)])
+        assert Path(folder, "runs", "notebooks", "any.ipynb").exists() == bool(executed) == (code == 0)
+    if code:
+        assert code == 2
+        assert_one_line(err.getvalue(), f"{path}: not a notebook (")
+
+
+def test_no_result_replaces_another_or_a_notebook(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(notebooks, "_execute", lambda page, path: pytest.fail("executed"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "same.ipynb", EMPTY)
+    first, second = (str(tmp_path / name / "same.ipynb") for name in ("a", "b"))
+    refused(capsys, lambda: main(["notebooks", first, second]), f"{second}: its result would replace that of {first}")
+    argv = ["notebooks", first, "--out", str(tmp_path / "a")]
+    refused(capsys, lambda: main(argv), f"{first}: its result would replace it")
+    # A mistake in the last is found before the first is executed.
+    (tmp_path / "last.ipynb").write_text("{}")
+    refused(capsys, lambda: main(["notebooks", first, str(tmp_path / "last.ipynb")]), "last.ipynb: not a notebook")
+    refused(capsys, lambda: main(["notebooks", str(tmp_path)]), "no such file")
+
+
+def test_kernel_that_is_not_installed(tmp_path, capsys, monkeypatch):
+    import nbclient
+
+    def missing(*_, **__):
+        raise KeyError("No such kernel")
+
+    monkeypatch.setattr(nbclient, "NotebookClient", missing)
+    write_json(tmp_path / "a.ipynb", EMPTY)
+    assert main(["notebooks", "--runs", str(tmp_path), str(tmp_path / "a.ipynb")]) == 1
+    assert_one_line(capsys.readouterr().err, "a.ipynb: cannot be executed (KeyError: 'No such kernel')")
 
 
 @pytest.mark.parametrize(

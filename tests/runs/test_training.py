@@ -207,9 +207,11 @@ def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, data, folder, m
 
 
 def test_finished_training_is_not_repeated(uninterrupted, data, folder):
-    """Asked to stop at the last step, it has finished; called again, as after a kill in the evaluation, it loads."""
+    """Asked to stop at the last step, it stops, too; called again, as after a kill in the evaluation, it loads."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    stop_after(22, ask(signal.SIGTERM), Averaging(), data, folder)
+    with pytest.raises(Interrupted, match="SIGTERM at step 23 of 23; saved"):
+        stop_after(22, ask(signal.SIGTERM), Averaging(), data, folder)
+    assert checkpoint.saved_step(folder / CHECKPOINT) == 23
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     whole, expected, folder = uninterrupted(two_optimisers)
     again = two_optimisers(seed=99)

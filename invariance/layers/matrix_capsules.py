@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import prod
 from typing import Any
 
 import keras
@@ -145,10 +146,12 @@ class ConvolutionalCapsules(_RoutedByEM):
     def call(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
         poses, activations = ops.cast(poses, "float32"), ops.cast(activations, "float32")
         size, batch = self._positions(poses.shape), ops.shape(poses)[0]
-        window = self.kernel_size, self.strides
+        # An even number of rows is slower, see `gather`.
+        padded = poses.shape[0] is not None and prod((poses.shape[0], *size)) % 2 == 0
+        window = self.kernel_size, self.strides, padded
         votes = xla.compiled_in_graph(neighbourhood_votes, (poses, _tensor(self.kernel)), *window)
         active = xla.compiled_in_graph(gather, (activations,), *window)
-        # Without the row of zeros that `gather` may have appended.
+        # Without the row that `gather` may have appended.
         poses, activations = (values[: batch * size[0] * size[1]] for values in self._route(votes, active))
         # (batch * positions, 16, capsules) -> (batch, height, width, capsules, 4, 4)
         poses = ops.reshape(ops.transpose(poses, (0, 2, 1)), (-1, *size, self.capsules, SIDE, SIDE))

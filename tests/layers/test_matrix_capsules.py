@@ -97,6 +97,25 @@ def test_convolutional_capsules_route_at_each_position(arguments, size):
     assert_computes(layer, inputs, expected)
 
 
+def test_layers_share_what_is_compiled_whatever_batch_each_was_traced_for():
+    # The functions compiled for the first layer's unknown batch also answer for the second, as far as they fit: the
+    # activations, but not the poses, which meet another number of output capsules. 16 x 9 positions are an even number.
+    signature = [tf.TensorSpec((None, 3, 3, 3, 4, 4)), tf.TensorSpec((None, 3, 3, 3))]
+    for outputs, batch in ((4, None), (5, 16)):
+        layer, inputs = ConvolutionalCapsules(outputs, 1, form=PROGRAM), capsules(batch or 2, 3, 3, 3)
+        expected = with_betas(layer, *inputs)(*inputs)
+        traced = tf.function(layer, input_signature=None if batch else signature, autograph=False)
+        assert_close(traced(*map(tf.constant, inputs)), expected)
+
+
+def test_an_even_number_of_positions_is_padded(monkeypatch):
+    rows, route = [], em.route
+    monkeypatch.setattr(em, "route", lambda votes, *others: rows.append(votes.shape[1]) or route(votes, *others))
+    for batch in (1, 2):
+        ConvolutionalCapsules(4, 1)(*capsules(batch, 1, 3, 3))
+    assert rows == [3, 7]
+
+
 def test_defaults_of_convolutional_capsules():
     layer = ConvolutionalCapsules(4)
     assert (layer.kernel_size, layer.strides, layer.form) == (3, 1, em.Form())

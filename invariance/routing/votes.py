@@ -74,9 +74,7 @@ def votes(poses: Tensor, weights: Tensor) -> Tensor:
     return ops.reshape(product, (inputs, -1, POSE, outputs))
 
 
-def neighbourhood_votes(
-    poses: Tensor, weights: Tensor, kernel_size: int, strides: int, padded: bool = False
-) -> Tensor:
+def neighbourhood_votes(poses: Tensor, weights: Tensor, kernel_size: int, strides: int, padded: bool = False) -> Tensor:
     """`votes` of the input capsules that `gather` finds for each position."""
     return votes(gather(poses, kernel_size, strides, padded), weights)
 
@@ -103,6 +101,6 @@ def votes_with_coordinates(
     places = [
         [start[0] + row * step[0], start[1] + column * step[1]] for row in range(height) for column in range(width)
     ]
-    coordinates = ops.reshape(ops.convert_to_tensor(places, "float32"), (1, count, 1, 2, 1))
+    coordinates = ops.reshape(ops.convert_to_tensor(places, cast.dtype), (1, count, 1, 2, 1))
     cast = ops.concatenate([cast, coordinates + ops.zeros_like(cast[:, :, :, :2])], axis=3)
     return ops.reshape(cast, (inputs * count // groups, -1, POSE + 2, classes))

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from invariance.keras_settings import check_backend, load_keras
 from invariance.processes import cores
 
 
@@ -33,12 +34,14 @@ def stderr_on_failure() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the messages of its C++ code."""
+    """Imports TensorFlow without the messages of its C++ code, and Keras, see `load_keras`."""
     if "tensorflow" not in sys.modules:
         with stderr_on_failure():
+            load_keras()  # first: TensorFlow loads it, too
             import tensorflow as tf
 
             tf.config.list_physical_devices()  # initialises the devices, which prints the most
+    check_backend()
 
 
 def provenance() -> dict:

@@ -72,14 +72,28 @@ CAPSULES, SCORES = noise(3, 4, 2), np.array([[1, 5, 2, 3], [4, 0, 0, 4], [-3, -2
 @pytest.mark.parametrize(
     ("labels", "kept"),
     # Without labels the largest score, of equal ones the first; with labels the scores do not matter.
-    [(None, [1, 0, 3]), ([3, 1, 0], [3, 1, 0]), ([[3], [1], [0]], [3, 1, 0])],
-    ids=["largest", "labels", "column"],
+    [
+        (None, [1, 0, 3]),
+        ([3, 1, 0], [3, 1, 0]),
+        ([[3], [1], [0]], [3, 1, 0]),
+        (np.eye(4)[[3, 1, 0]], [3, 1, 0]),
+    ],
+    ids=["largest", "labels", "column", "one-hot"],
 )
 def test_mask(labels, kept):
     masked = np.asarray(Mask()(CAPSULES, SCORES, labels if labels is None else np.array(labels)))
     expected = np.zeros_like(CAPSULES)
     expected[[0, 1, 2], kept] = CAPSULES[[0, 1, 2], kept]
     np.testing.assert_array_equal(masked, expected.reshape(3, 8))
+
+
+def test_mask_keeps_several_capsules_and_refuses_labels_of_none():
+    labels = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(Mask()(CAPSULES, SCORES, labels), (CAPSULES * labels[..., None]).reshape(3, 8))
+    # A batch of one: these were four images.
+    assert Mask()(CAPSULES[:1], SCORES[:1], labels[:1]).shape == (1, 8)
+    with pytest.raises(ValueError, match=r"class numbers from 0 to 3\. Received: 4"):
+        Mask()(CAPSULES, SCORES, np.array([0, 4, 1]))
 
 
 def test_mask_passes_gradients_to_the_kept_capsule_only():

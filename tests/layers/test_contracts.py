@@ -66,13 +66,22 @@ CASES = [
         message="(batch, in_capsules, in_dim)",
     ),
     Case(Length, {}, [(4, 3)], [(4,)]),
-    Case(Mask, {}, [(4, 2), (4,)], [(8,)]),
+    Case(
+        Mask,
+        {},
+        [(4, 2), (4,)],
+        [(8,)],
+        refused=[(None, 2), (4,)],
+        message="capsules (batch, capsules, dimension) and scores (batch, capsules)",
+    ),
     Case(
         PrimaryMatrixCapsules,
         {"capsules": 3, "bias_initializer": keras.initializers.TruncatedNormal(stddev=0.01, seed=3)},
         [(4, 5, 6)],
         [(4, 5, 3, 4, 4), (4, 5, 3)],
         positive=("capsules",),
+        refused=[(4, 5), (None, None, 3), (4, 5, None)],
+        message="(batch, height, width, channels), of known size",
     ),
     Case(
         ConvolutionalCapsules,
@@ -80,7 +89,7 @@ CASES = [
         [(5, 7, 3, 4, 4), (5, 7, 3)],
         [(2, 3, 4, 4, 4), (2, 3, 4)],
         positive=("capsules", "kernel_size", "strides"),
-        refused=[(2, 3, 5, 4, 4), (3, 2, 5, 4, 4), (3, 3, 5, 16)],
+        refused=[(2, 3, 5, 4, 4), (3, 2, 5, 4, 4), (3, 3, 5, 16), (None, 3, 5, 4, 4), (3, 3, None, 4, 4)],
         message=POSES + ", with height and width at least the kernel's 3",
     ),
     Case(
@@ -89,8 +98,8 @@ CASES = [
         [(3, 2, 4, 4, 4), (3, 2, 4)],
         [(5, 18), (5,)],
         positive=("capsules",),
-        refused=[(3, 3, 5, 16)],
-        message=POSES,
+        refused=[(3, 3, 5, 16), (3, None, 5, 4, 4)],
+        message=POSES + ", of known size",
     ),
     Case(
         PlaceCapsules,
@@ -183,20 +192,34 @@ def test_wrong_inputs_are_refused_in_one_line(case, shape):
 
 
 @EVERY_LAYER
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_shapes_and_precision(case, policy, request):
-    if policy != "float32":
-        request.getfixturevalue("bfloat16")
-    layer, expected = case.layer, "float32" if case.float32 or policy == "float32" else "bfloat16"
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float16", "float64"])
+def test_shapes_and_precision(case, policy, keras_settings):
+    keras_settings(policy)
+    layer = case.layer
+    # Routing takes at least float32; the layers of geometry take float32 always, and a mask what it is given.
+    expected = "float32" if case.float32 and layer.compute_dtype != "float64" else layer.compute_dtype
+    expected = "float32" if case.kind is Mask else expected
     outputs = several(layer(*case.values()))
     symbolic = several(case.layer(*(keras.Input(shape, dtype="float32") for shape in case.inputs)))
-    assert [part.shape for part in outputs] == [(4, *shape) for shape in case.outputs]
+    compiled = several(tf.function(layer, autograph=False)(*map(tf.constant, case.values())))
+    assert [part.shape for part in (*outputs, *compiled)] == [(4, *shape) for shape in case.outputs] * 2
     assert [part.shape for part in symbolic] == [(None, *shape) for shape in case.outputs]
-    for part in (*outputs, *symbolic):
+    for part in (*outputs, *symbolic, *compiled):
         assert keras.backend.standardize_dtype(part.dtype) == expected
-    if len(case.outputs) == 1:
-        assert layer.compute_output_shape(*((4, *shape) for shape in case.inputs)) == (4, *case.outputs[0])
-    assert all(weight.dtype == "float32" for weight in layer.weights)
+    shapes = [(4, *shape) for shape in case.outputs]
+    computed = layer.compute_output_shape(*((4, *shape) for shape in case.inputs))
+    assert computed == (shapes[0] if len(shapes) == 1 else tuple(shapes))
+    routed = isinstance(layer, (RoutedCapsules, ConvolutionalCapsules, ClassCapsules))
+    assert all(weight.dtype == (expected if routed else layer.variable_dtype) for weight in layer.weights)
+
+
+# FourierConv2D takes Keras' setting, as Keras' layer does.
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.kind is not FourierConv2D], ids=lambda case: case.kind.__name__
+)
+def test_axes_are_those_of_the_docstring_whatever_keras_is_set_to(case, keras_settings):
+    keras_settings(data_format="channels_first")
+    assert [part.shape for part in several(case.layer(*case.values()))] == [(4, *shape) for shape in case.outputs]
 
 
 # In a model of one's own

@@ -83,7 +83,11 @@ class RoutedCapsules(layers.Layer):
         capsules: number of output capsules.
         dimension: dimension of each output capsule.
         iterations: number of routing iterations.
-        initializer: for the weights (in_capsules, capsules, dimension, in_dim).
+        initializer: for the weights (in_capsules, capsules, dimension, in_dim). The default is the published network's,
+            which has one such layer. Sums s = sum_i c_ij W_ij u_i are short with it, and squashing shortens them
+            further, |v| = |s|^2 / (1 + |s|^2): of two layers in a row, the second has hardly any length or gradient and
+            never learns. Stacked layers need weights of the order of capsules / sqrt(in_capsules * dimension), with
+            which inputs of length one have sums of length one, for example ``RandomUniform(-1, 1)``.
 
     Input shape: (batch, in_capsules, in_dim).
     Output shape: (batch, capsules, dimension), at least float32.

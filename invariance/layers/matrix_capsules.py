@@ -2,6 +2,9 @@
 
 Poses have the shape (batch, height, width, capsules, 4, 4), activations (batch, height, width, capsules).
 
+All layers have two outputs, and all but the first have two inputs. Keras' `TimeDistributed` takes one of each: apply it
+to a model of these layers that returns the activations or the poses.
+
 Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018).
 """
 

@@ -8,14 +8,6 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from invariance.layers.block_rotation import BlockRotation
-from invariance.layers.flow import Flow
-from invariance.layers.flow_tangents import FlowTangents
-from invariance.layers.group_convolution import GroupConvolution2D, GroupPooling
-from invariance.layers.movement_times import MovementTimes
-from invariance.layers.polar import CircularPadding, PolarResampling
-from invariance.layers.spatial_transformer import SpatialTransformer
-from invariance.layers.told_transformation import ToldTransformation
 from invariance.losses import DoubleSoftmaxCrossentropy, MarginLoss, SpreadLoss, TangentLoss, gradient_penalty
 from invariance.models.autoencoder import Autoencoder
 from invariance.models.capsnet import CapsNet
@@ -23,7 +15,6 @@ from invariance.models.matrix_capsnet import MatrixCapsNet
 from invariance.models.regularisers import WASSERSTEIN
 from invariance.optimizers import Adam, RMSProp
 from invariance.routing import dynamic, em
-from invariance.transforms import Rotation
 from tests.helpers import noise
 from tests.layers import test_contracts as contracts
 from tests.routing import test_dynamic, test_em
@@ -71,27 +62,9 @@ def test_every_layer_computes_and_trains(case, tmp_path):
     check(case.layer, case.inputs, case.outputs, tmp_path, spread=(0.1, 1.0))
 
 
-OTHERS = {
-    "block rotation": (lambda: BlockRotation([1.0, 2.0], learnt=True), [(4,), (1,)], [(4,)]),
-    "circular padding": (lambda: CircularPadding((1, 2)), [(3, 4, 2)], [(3, 7, 2)]),
-    "flow": (lambda: Flow(degree=2), [(6, 6, 1), (1,)], [(6, 6, 1)]),
-    "flow tangents": (lambda: FlowTangents(2, degree=2), [(6, 6, 1)], [(2, 6, 6, 1)]),
-    "group convolution": (lambda: GroupConvolution2D(3, 3), [(5, 5, 2)], [(5, 5, 4, 3)]),
-    "group pooling": (GroupPooling, [(5, 5, 4, 3)], [(5, 5, 3)]),
-    "movement times": (lambda: MovementTimes(2), [(3,)], [(2,)]),
-    "polar": (lambda: PolarResampling(8, 3), [(6, 6, 1)], [(3, 8, 1)]),
-    "spatial transformer": (
-        lambda: SpatialTransformer(keras.Sequential([layers.Flatten(), layers.Dense(3)])),
-        [(6, 6, 1)],
-        [(6, 6, 1)],
-    ),
-    "told transformation": (lambda: ToldTransformation(Rotation()), [(6, 6, 1), (2,)], [(6, 6, 1)]),
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", contracts.OTHERS)
 def test_every_other_layer_computes_and_trains(name, tmp_path):
-    make, inputs, outputs = OTHERS[name]
+    make, inputs, outputs = contracts.OTHERS[name]
     check(make(), inputs, outputs, tmp_path, together=len(inputs) > 1)
 
 

@@ -9,14 +9,23 @@ import tensorflow as tf
 from keras import layers
 
 from invariance.layers.address_capsules import AddressCapsules
+from invariance.layers.block_rotation import BlockRotation
 from invariance.layers.capsules import Length, Mask, PrimaryCapsules, RoutedCapsules
+from invariance.layers.flow import Flow
+from invariance.layers.flow_tangents import FlowTangents
 from invariance.layers.fourier_conv2d import FourierConv2D
 from invariance.layers.fused_batch_normalization import FusedBatchNormalization
+from invariance.layers.group_convolution import GroupConvolution2D, GroupPooling
 from invariance.layers.large_dense import LargeDense
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.movement_times import MovementTimes
 from invariance.layers.place_capsules import PlaceCapsules
+from invariance.layers.polar import CircularPadding, PolarResampling
 from invariance.layers.second_order_dense import SecondOrderDense
+from invariance.layers.spatial_transformer import SpatialTransformer
+from invariance.layers.told_transformation import ToldTransformation
 from invariance.routing.em import Form
+from invariance.transforms import Rotation
 from tests.helpers import assert_reached, noise
 
 PAPER = Form(2, 0.1, logistic=True, normalised=False)
@@ -211,6 +220,38 @@ def test_shapes_and_precision(case, policy, keras_settings):
     assert computed == (shapes[0] if len(shapes) == 1 else tuple(shapes))
     routed = isinstance(layer, (RoutedCapsules, ConvolutionalCapsules, ClassCapsules))
     assert all(weight.dtype == (expected if routed else layer.variable_dtype) for weight in layer.weights)
+
+
+# Layers with tests of their own: how to make one, shapes of inputs and outputs.
+OTHERS = {
+    "block rotation": (lambda: BlockRotation([1.0, 2.0], learnt=True), [(4,), (1,)], [(4,)]),
+    "circular padding": (lambda: CircularPadding((1, 2)), [(3, 4, 2)], [(3, 7, 2)]),
+    "flow": (lambda: Flow(degree=2), [(6, 6, 1), (1,)], [(6, 6, 1)]),
+    "flow tangents": (lambda: FlowTangents(2, degree=2), [(6, 6, 1)], [(2, 6, 6, 1)]),
+    "group convolution": (lambda: GroupConvolution2D(3, 3), [(5, 5, 2)], [(5, 5, 4, 3)]),
+    "group pooling": (GroupPooling, [(5, 5, 4, 3)], [(5, 5, 3)]),
+    "movement times": (lambda: MovementTimes(2), [(3,)], [(2,)]),
+    "polar": (lambda: PolarResampling(8, 3), [(6, 6, 1)], [(3, 8, 1)]),
+    "spatial transformer": (
+        lambda: SpatialTransformer(keras.Sequential([layers.Flatten(), layers.Dense(3)])),
+        [(6, 6, 1)],
+        [(6, 6, 1)],
+    ),
+    "told transformation": (lambda: ToldTransformation(Rotation()), [(6, 6, 1), (2,)], [(6, 6, 1)]),
+}
+
+
+@pytest.mark.parametrize("precision", ["float16", "float64"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_in_other_precisions(name, precision, keras_settings):
+    keras_settings(precision)
+    make, inputs, outputs = OTHERS[name]
+    values, given = [tf.constant(noise(3, *shape)) for shape in inputs], [keras.Input(shape) for shape in inputs]
+    found = make()(values if len(values) > 1 else values[0])
+    symbolic = make()(given if len(given) > 1 else given[0])
+    assert found.shape == (3, *outputs[0]) and symbolic.shape == (None, *outputs[0])
+    assert keras.backend.standardize_dtype(found.dtype) == symbolic.dtype
+    assert np.isfinite(np.asarray(found)).all()
 
 
 # FourierConv2D takes Keras' setting, as Keras' layer does.

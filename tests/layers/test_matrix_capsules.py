@@ -1,5 +1,6 @@
 """The layers of matrix capsules, against loops over positions and by symmetry. (Everything else: test_contracts.)"""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -180,6 +181,16 @@ def test_coordinates_routed_together_are_those_of_the_active_inputs():
     form = em.Form(1, 0.1, logistic=True, normalised=False)
     found, _ = ClassCapsules(5, **PLACE, together=True, form=form)(poses, activations)
     np.testing.assert_allclose(found[..., 16:], [[[0.5, 0.35]] * 5] * 2, rtol=0, atol=1e-6)  # float32
+
+
+def test_network_is_applied_to_each_frame_of_a_sequence():
+    images = keras.Input((3, 2, 4))
+    network = keras.Model(images, ClassCapsules(5, form=PROGRAM)(*PrimaryMatrixCapsules(3)(images))[1])
+    each, frames = keras.layers.TimeDistributed(network), noise(2, 3, 3, 2, 4)
+    assert each(keras.Input((None, 3, 2, 4))).shape == (None, None, 5)
+    found = each(frames)
+    assert found.shape == (2, 3, 5)
+    np.testing.assert_allclose(found[:, 1], network(frames[:, 1]), rtol=0, atol=ROUNDING)
 
 
 # Symmetry

@@ -60,13 +60,15 @@ def indicators(labels: Tensor, like: Tensor, fewest: int = 0, most: int | None =
         right = right & (count >= fewest) & (count <= (classes if most is None else most))
         expected = "zeros and ones, " + (f"with {fewest} one" if fewest == most else f"with at least {fewest} ones")
         expected = "rows of " + expected + " in each"
+    sizes = ops.shape(labels)[0], ops.shape(like)[0]
+    if not all(isinstance(size, int) for size in sizes):
+        # One label would otherwise do for a whole batch.
+        right = right & ops.equal(*sizes)
     known = _value(right)
     if known is not None and not known.all():
         wrong = _value(rows)[~known.ravel()][0].tolist()
         raise ValueError(f"Labels must be {expected}. Received: {wrong[0] if len(wrong) == 1 else wrong}")
-    table = ops.where(right, ops.cast(table, like.dtype), ops.cast(float("nan"), like.dtype))
-    # Fails if there are not as many labels as predictions, where that is known only now.
-    return ops.reshape(table, ops.shape(like))
+    return ops.where(right, ops.cast(table, like.dtype), ops.cast(float("nan"), like.dtype))
 
 
 def is_class_numbers(shape: Shape | None) -> bool:

@@ -143,10 +143,11 @@ def test_labels_of_unknown_form_are_refused_when_traced(shapes):
         traced.get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes))
 
 
-def test_batches_that_turn_out_to_differ_fail():
-    traced = tf.function(MarginLoss(), input_signature=[tf.TensorSpec((None,)), tf.TensorSpec((None, 3))])
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        traced(tf.constant([1.0]), tf.zeros((2, 3)))
+def test_loss_of_batches_that_turn_out_to_differ_is_nan():
+    for shape, labels in (((None,), [1.0]), ((None, 3), [[0.0, 1.0, 0.0]])):
+        traced = tf.function(MarginLoss(), input_signature=[tf.TensorSpec(shape), tf.TensorSpec((None, 3))])
+        assert np.isnan(traced(tf.constant(labels), tf.zeros((2, 3))))
+        assert np.isfinite(traced(tf.constant(labels * 2), tf.zeros((2, 3))))
 
 
 def test_labels_that_lose_bits_are_refused():

@@ -125,7 +125,7 @@ def test_stacked_layers_learn_with_the_initialiser_of_the_docstring():
     images = images[:1600].reshape(-1, 8, 8, 1) / 16
 
     def mean_length(model):
-        second = keras.Model(model.inputs, model.layers[-2].output)(images[:100])
+        second = keras.Model(model.inputs[0], model.layers[-2].output)(images[:100])
         return np.linalg.norm(second, axis=-1).mean()
 
     # 3e-10 and 1e-5: a difference that is learnt from, and none.

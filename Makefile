@@ -42,10 +42,12 @@ WITH_ARGS := $(BIN)/python -c "$$SPLIT"
 READY := .venv/.ready
 LINT  := .venv/.ready-lint
 BOOKS := .venv/.ready-notebooks
+# JAX and torch are large, and for these tests only.
+OTHER := .venv-backends
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help $(EXPERIMENTS) report notebooks bench test test-slow lint format clean
+.PHONY: help $(EXPERIMENTS) report notebooks bench test test-slow test-backends lint format clean
 
 help:
 	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
@@ -58,6 +60,7 @@ help:
 	@echo "  make notebooks               execute the notebooks on the newest runs"
 	@echo "  make bench                   speed, as shares of this machine's matrix-product peak"
 	@echo "  make test | test-slow        the tests (minutes) | those that train for longer"
+	@echo "  make test-backends           layers, routing, losses and optimisers with Keras on JAX and on torch"
 	@echo "  make lint | format           check style and types | mend the style"
 	@echo "  make clean                   remove the environment and caches; runs stay"
 	@echo
@@ -114,6 +117,15 @@ test: $(BOOKS)
 test-slow: $(BOOKS)
 	@$(WITH_ARGS) -m pytest --numprocesses 2 -m slow
 
+$(OTHER)/.ready: $(READY)
+	"$(PYTHON)" -m venv --clear $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[backends]'
+	@touch $@
+
+test-backends: $(OTHER)/.ready
+	KERAS_BACKEND=jax $(OTHER)/bin/python -m pytest -m backends $(ARGS) tests/backends
+	KERAS_BACKEND=torch $(OTHER)/bin/python -m pytest -m backends $(ARGS) tests/backends
+
 lint: $(LINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -124,5 +136,5 @@ format: $(LINT)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf .venv $(OTHER) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find invariance experiments tests -name __pycache__ -type d -exec rm -rf {} +

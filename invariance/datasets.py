@@ -227,7 +227,7 @@ def checked_images(array: ArrayLike, where: str) -> np.ndarray:
         where: what messages call the array.
 
     Raises:
-        UserError: if the array is anything else, or empty.
+        UserError: if the array is anything else, or empty; also if its shape looks like (n, channels, height, width).
     """
     array = _number_array(array, where)
     if array.ndim == 3:
@@ -235,6 +235,11 @@ def checked_images(array: ArrayLike, where: str) -> np.ndarray:
     if array.ndim != 4:
         shapes = "(n, height, width) or (n, height, width, channels)"
         raise UserError(f"{where} must have the shape {shapes}; it has {array.shape}")
+    if _channels_first(*array.shape[1:]):
+        raise UserError(
+            f"{where} must have the shape (n, height, width, channels); it has {array.shape}, which looks like (n, "
+            "channels, height, width): numpy.moveaxis(images, 1, -1) puts the channels last"
+        )
     low, high = array.min(), array.max()
     if np.issubdtype(array.dtype, np.floating):
         if low < 0 or high > 1:
@@ -243,6 +248,16 @@ def checked_images(array: ArrayLike, where: str) -> np.ndarray:
     elif low < 0 or high > 255:
         raise UserError(f"{where} must lie in [0, 255]; it lies in [{low}, {high}]")
     return np.ascontiguousarray(array, np.uint8)
+
+
+def _channels_first(first: int, second: int, last: int) -> bool:
+    """Whether an image of this shape has its channels in front.
+
+    Up to four in front and more at the end, where the other two are sides of an ordinary rectangle. Taken as they
+    stand, they would be an image of up to four rows with many channels; such a strip is longer than four times the
+    number of its channels, or has no more than four.
+    """
+    return first <= 4 < last and max(second, last) <= 4 * min(second, last)
 
 
 def checked_labels(array: ArrayLike, where: str) -> np.ndarray:

@@ -66,6 +66,14 @@ def require_share(declared: object, *names: str) -> None:
             raise ValueError(f"Argument `{name}` must be at least 0 and less than 1. Received: {value!r}")
 
 
+def require_tensorflow(what: str) -> None:
+    """Raises ValueError if Keras runs on another backend than TensorFlow, which ``what`` needs."""
+    import keras
+
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ValueError(f"{what} needs the TensorFlow backend; set KERAS_BACKEND=tensorflow. Received: {backend}")
+
+
 def require_extra(package: str, option: str, extra: str | None = None) -> None:
     """Checks that an optional package is installed.
 

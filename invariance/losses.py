@@ -8,13 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from invariance.errors import require_tensorflow
+from invariance.labels import indicators, is_class_numbers
 from invariance.typing import Tensor
-
-
-def _one_hot(labels: Tensor, like: Tensor) -> Tensor:
-    """Labels (batch,) or (batch, 1) as (batch, classes), in shape and dtype ``like`` the predictions."""
-    labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
-    return ops.one_hot(labels, ops.shape(like)[-1], dtype=like.dtype)
 
 
 @keras.saving.register_keras_serializable(package="invariance")
@@ -25,8 +21,9 @@ class DoubleSoftmaxCrossentropy(keras.losses.Loss):
     lies between log(1 + (C - 1) / e) and log(C - 1 + e). Keras' own cross-entropy with ``from_logits=True`` cannot
     compute this: it recognises the output of a softmax and goes back to the true logits.
 
-    Input shape: labels (batch,) or (batch, 1), integers; probabilities (batch, classes).
-    Output shape: (batch,) before the reduction.
+    Input shape: labels (batch,) or (batch, 1), class numbers, or (batch, classes), one-hot; probabilities
+        (batch, classes), at least two classes.
+    Output shape: (batch,) before the reduction; for malformed labels, see `MarginLoss`.
     """
 
     def __init__(
@@ -35,22 +32,30 @@ class DoubleSoftmaxCrossentropy(keras.losses.Loss):
         super().__init__(reduction=reduction, name=name, **kwargs)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return -ops.sum(_one_hot(y_true, y_pred) * ops.log_softmax(y_pred), axis=-1)
+        return -ops.sum(indicators(y_true, y_pred, 1, 1) * ops.log_softmax(y_pred), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="invariance")
 class MarginLoss(keras.losses.Loss):
     """Margin loss on the lengths of class capsules, summed over the classes.
 
-    L_k = T_k max(0, m+ - |v_k|)^2 + lambda (1 - T_k) max(0, |v_k| - m-)^2, where T_k = 1 for the labelled class.
+    L_k = T_k max(0, m+ - |v_k|)^2 + lambda (1 - T_k) max(0, |v_k| - m-)^2, where T_k = 1 for the labelled class, or for
+    each of several.
+
+    Labels that are neither class numbers nor rows of zeros and ones are refused where their values are known. In a
+    compiled function, as in `fit`, they make the loss NaN.
 
     Args:
         present: m+, the length above which the labelled class costs nothing.
         absent: m-, the length below which another class costs nothing.
         weight: lambda, the weight of the other classes.
 
-    Input shape: labels (batch,) or (batch, 1), integers; lengths (batch, classes).
+    Input shape: labels (batch,) or (batch, 1), class numbers, or (batch, classes), T, one-hot or multi-hot; lengths
+        (batch, classes), at least two classes.
     Output shape: (batch,) before the reduction.
+
+    Raises:
+        ValueError: if labels have another shape, or wrong values, see above.
 
     Reference: Sabour, Frosst and Hinton (2017), eq. 4.
     """
@@ -68,7 +73,7 @@ class MarginLoss(keras.losses.Loss):
         self.present, self.absent, self.weight = present, absent, weight
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labelled = _one_hot(y_true, y_pred)
+        labelled = indicators(y_true, y_pred)
         missing = labelled * ops.square(ops.relu(self.present - y_pred))
         spurious = (1.0 - labelled) * ops.square(ops.relu(y_pred - self.absent))
         return ops.sum(missing + self.weight * spurious, axis=-1)
@@ -81,7 +86,10 @@ class MarginLoss(keras.losses.Loss):
 class SpreadLoss(keras.losses.Loss):
     """Spread loss: the labelled class' activation should exceed every other by a margin that grows during training.
 
-    sum_{i != t} max(0, m - (a_t - a_i))^2 for the labelled class t.
+    sum_{i != t} max(0, m - (a_t - a_i))^2 for the labelled class t. With several labelled classes, the sum runs over
+    all pairs of a labelled class t and another class i that is not labelled.
+
+    An image must have a label. Malformed labels: see `MarginLoss`.
 
     Args:
         start: m at the first step.
@@ -89,8 +97,12 @@ class SpreadLoss(keras.losses.Loss):
         increase: added to m ...
         steps: ... each time this many training steps have passed. The step comes from `follow`.
 
-    Input shape: labels (batch,) or (batch, 1), integers; activations (batch, classes).
+    Input shape: labels (batch,) or (batch, 1), class numbers, or (batch, classes), one-hot or multi-hot; activations
+        (batch, classes), at least two classes.
     Output shape: (batch,) before the reduction.
+
+    Raises:
+        ValueError: if labels have another shape, or wrong values.
 
     Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018), eq. 3.
     """
@@ -124,9 +136,14 @@ class SpreadLoss(keras.losses.Loss):
         return ops.minimum(self.stop, self.start + self.increase * ops.cast(increases, "float32"))
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labelled = _one_hot(y_true, y_pred)
-        target = ops.sum(labelled * y_pred, axis=-1, keepdims=True)
-        return ops.sum((1.0 - labelled) * ops.square(ops.relu(self.margin() - (target - y_pred))), axis=-1)
+        labelled = indicators(y_true, y_pred, 1)
+        margin = ops.cast(self.margin(), y_pred.dtype)
+        if is_class_numbers(y_true.shape):
+            target = ops.sum(labelled * y_pred, axis=-1, keepdims=True)
+            return ops.sum((1.0 - labelled) * ops.square(ops.relu(margin - (target - y_pred))), axis=-1)
+        # (batch, labelled classes, others)
+        shortfall = ops.square(ops.relu(margin - (y_pred[:, :, None] - y_pred[:, None])))
+        return ops.einsum("bt,bti,bi->b", labelled, shortfall, 1.0 - labelled)
 
     def get_config(self) -> dict[str, Any]:
         arguments = {name: getattr(self, name) for name in ("start", "stop", "increase", "steps")}
@@ -136,7 +153,7 @@ class SpreadLoss(keras.losses.Loss):
 def gradient_penalty(
     critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor, per_sample: bool = True
 ) -> Tensor:
-    """Mean of (|grad critic(x)| - 1)^2 over points x between two batches. TensorFlow only.
+    """Mean of (|grad critic(x)| - 1)^2 over points x between two batches. Refuses other backends than TensorFlow.
 
     Args:
         critic: (n, dimension) -> (n, 1), twice differentiable.
@@ -152,6 +169,7 @@ def gradient_penalty(
 
     Reference: Gulrajani et al., "Improved Training of Wasserstein GANs" (2017), eq. 3.
     """
+    require_tensorflow("The gradient penalty")
     import tensorflow as tf
 
     if per_sample:

@@ -108,7 +108,7 @@ def cosine_sine(degrees: Tensor) -> tuple[Tensor, Tensor]:
     cosine, sine = ops.cos(rest), ops.sin(rest)
     quarter = ops.mod(turns, 4.0)
     odd = ops.equal(ops.mod(turns, 2.0), 1.0)
-    sign = ops.where(quarter < 2.0, 1.0, -1.0)
+    sign = ops.cast(ops.where(quarter < 2.0, 1.0, -1.0), "float32")
     # cos(x + 90) = -sin x and sin(x + 90) = cos x; both change sign with every half turn.
     return sign * ops.where(odd, -sine, cosine), sign * ops.where(odd, cosine, sine)
 

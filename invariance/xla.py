@@ -40,6 +40,10 @@ def tracing(tensor: Tensor) -> bool:
 def compiled_in_graph(function: Callable[..., Any], tensors: tuple[Tensor, ...], *static: Any) -> Any:
     """``function(*tensors, *static)``, compiled by XLA inside TensorFlow functions.
 
+    What is compiled is kept and shared by all layers. A call may therefore be answered by a function that was compiled
+    for tensors of unknown batch size, though that of its own is known: ``function`` must not decide by the batch size
+    what it returns. Decide before, and pass the decision in ``static``.
+
     Args:
         function: a module-level function; it is compiled once for each ``static``.
         tensors: its first arguments.

@@ -32,6 +32,23 @@ def bfloat16():
     keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture
+def keras_settings():
+    """A function that sets what a user's keras.json may set, or a mixed precision policy, for one test."""
+    import keras
+
+    before = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
+
+    def change(precision="float32", data_format="channels_last"):
+        keras.config.set_floatx("float32" if precision.startswith("mixed") else precision)
+        keras.config.set_dtype_policy(precision)
+        keras.config.set_image_data_format(data_format)
+
+    yield change
+    change(*before[:2])
+    keras.config.set_dtype_policy(before[2])
+
+
 @pytest.fixture(scope="session")
 def digits():
     """32 real digits, doubled in size and with a border: images (32, 20, 20, 1) in [0, 1], and labels."""

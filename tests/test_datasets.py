@@ -142,7 +142,11 @@ def test_npz_is_loaded_unchanged(saved):
         np.testing.assert_array_equal(found[..., 0] if field.startswith("x") else found, array)
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (5, 9, 3), (1, 1)])
+# Narrow images; strips of one row with many channels; many channels.
+NARROW = [(1, 28, 1), (3, 40, 3), (4, 4, 4), (1, 100, 12), (3, 500, 100), (1, 3, 16), (5, 5, 64), (28, 1, 28)]
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (5, 9, 3), (1, 1), *NARROW])
 def test_npz_of_any_image_size_with_and_without_channels(saved, shape):
     x_train, x_test = (np.full((n, *shape), n, "uint8") for n in (20, 10))
     data = datasets.load(saved(x_train=x_train, x_test=x_test))
@@ -172,6 +176,20 @@ def test_npz_compressed_with_further_arrays_any_classes_and_labels_in_a_column(t
     data = datasets.load(str(tmp_path / "own.npz"))
     np.testing.assert_array_equal(data.y_train, np.arange(20) * 1000)
     np.testing.assert_array_equal(data.y_test, 7000)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (4, 96, 64), (2, 6, 7), (1, 68, 30), (3, 5, 20)])
+@pytest.mark.parametrize("where", ["x_train", "x_test"])
+def test_channels_in_front_are_refused_with_a_hint(saved, shape, where):
+    n = {"x_train": 20, "x_test": 10}[where]
+    path = saved(**{where: np.zeros((n, *shape), "uint8")})
+    message = refused(datasets.load, path)
+    assert message.startswith(f"{path}: {where} must have the shape (n, height, width, channels); it has {(n, *shape)}")
+    assert message.endswith("numpy.moveaxis(images, 1, -1) puts the channels last")
+    moved = {
+        f"x_{part}": np.moveaxis(np.zeros((n, *shape), "uint8"), 1, -1) for part, n in (("train", 20), ("test", 10))
+    }
+    assert datasets.load(saved(**moved)).image_shape == (*shape[1:], shape[0])
 
 
 # Bad files

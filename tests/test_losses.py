@@ -53,6 +53,112 @@ def test_labels_of_any_form_and_one_loss_per_image(loss):
         assert float(loss()(form, p)) == pytest.approx(np.mean(each), rel=1e-6)  # float32
 
 
+# Labels
+
+CLASSES, LABELS = 3, np.array([0, 2, 1, 1, 0])
+LOSSES = pytest.mark.parametrize("loss", [DoubleSoftmaxCrossentropy, MarginLoss, SpreadLoss])
+
+
+@LOSSES
+@pytest.mark.parametrize("batch", [1, 3, 5], ids=lambda batch: f"batch {batch}")
+@pytest.mark.parametrize("mode", ["eager", "graph", "unknown batch"])
+def test_one_hot_labels_mean_the_same(loss, batch, mode):
+    # Three images of three classes: shapes alone must not confuse labels with rows.
+    p, labels = probabilities(batch, CLASSES), LABELS[:batch]
+    call, expected = loss(reduction=None), loss(reduction=None)(labels, p)
+    if mode != "eager":
+        shape = batch if mode == "graph" else None
+        signature = [tf.TensorSpec((shape, CLASSES)), tf.TensorSpec((shape, CLASSES))]
+        call = tf.function(call, input_signature=signature)
+    for dtype in ("float32", "int32") if mode == "eager" else ("float32",):
+        found = call(tf.constant(np.eye(CLASSES)[labels], dtype), tf.constant(p))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)  # float32
+
+
+def test_several_labels_by_hand():
+    # Labels 0 and 2. Margin: .9 is long enough, .2 is .7 too short, .5 is .4 too long: .49 + .5 * .16.
+    # Spread, margin .5: .9 exceeds .5 by .4, .1 too little; .2 falls short of .5 by .3, .8 too little: .01 + .64.
+    lengths, labels = np.array([[0.9, 0.5, 0.2]], "float32"), np.array([[1, 0, 1]])
+    assert float(MarginLoss()(labels, lengths)) == pytest.approx(0.49 + 0.08, rel=1e-6)
+    assert float(SpreadLoss(stop=0.5)(labels, lengths)) == pytest.approx(0.01 + 0.64, rel=1e-6)
+    # Nothing to be seen: .5 * (.64 + .16 + .01).
+    assert float(MarginLoss()(np.zeros((1, 3)), lengths)) == pytest.approx(0.405, rel=1e-6)
+
+
+# Each in a batch whose other image is right.
+WRONG_LABELS = {
+    "beyond the classes": ([0, 3], "class numbers from 0 to 2. Received: 3.0"),
+    "negative": ([-1, 0], "class numbers from 0 to 2. Received: -1.0"),
+    "no integer": ([0, 1.5], "class numbers from 0 to 2. Received: 1.5"),
+    "no number": ([[0], [np.nan]], "class numbers from 0 to 2. Received: nan"),
+    "shares": ([[0, 1, 0], [0, 0.5, 0.5]], "zeros and ones"),
+    "logits": ([[0, 1, 0], [2, 0, 0]], "zeros and ones"),
+}
+ROWS = {
+    "none": ([[0, 1, 0], [0, 0, 0]], (DoubleSoftmaxCrossentropy, SpreadLoss)),
+    "several": ([[0, 1, 0], [1, 0, 1]], (DoubleSoftmaxCrossentropy,)),
+}
+MALFORMED = [
+    (loss, *case) for loss in (DoubleSoftmaxCrossentropy, MarginLoss, SpreadLoss) for case in WRONG_LABELS.values()
+]
+MALFORMED += [(loss, labels, "zeros and ones") for labels, losses in ROWS.values() for loss in losses]
+
+
+@pytest.mark.parametrize(("loss", "labels", "message"), MALFORMED)
+def test_malformed_labels_are_refused_or_make_the_loss_nan(loss, labels, message):
+    labels, p, each = np.array(labels, "float32"), probabilities(2, CLASSES), loss(reduction=None)
+    with pytest.raises(ValueError, match=r"^Labels must be ") as refused:
+        each(labels, p)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    found = np.asarray(tf.function(each)(tf.constant(labels), tf.constant(p)))
+    wrong = [number for number, value in enumerate(found) if np.isnan(value)]
+    assert wrong == [0 if np.min(labels[0]) < 0 else 1]
+
+
+@LOSSES
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [
+        ((5, 2), (5, 3)),
+        ((5, 4), (5, 3)),
+        ((3,), (1, 3)),
+        ((1,), (5, 3)),
+        ((), (1, 3)),
+        ((5, 3, 1), (5, 3)),
+        ((5, 1), (5, 1)),
+    ],
+    ids=str,
+)
+def test_labels_of_other_shapes_are_refused(loss, labels, predictions):
+    # A flat one-hot label, one label for five images, a single class whose labels could be either, ...
+    with pytest.raises(ValueError, match=r"^Labels must have the shape \(batch,\)") as refused:
+        loss()(np.zeros(labels), np.zeros(predictions, "float32"))
+    assert f"labels of shape {labels} for predictions of shape {predictions}" in str(refused.value)
+
+
+@pytest.mark.parametrize("shapes", [[None, (None, 3)], [(None, None), (None, 3)], [(None,), (None, 1)]], ids=str)
+def test_labels_of_unknown_form_are_refused_when_traced(shapes):
+    traced = tf.function(MarginLoss())
+    with pytest.raises(ValueError, match="Labels must have the shape"):
+        traced.get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes))
+
+
+def test_loss_of_batches_that_turn_out_to_differ_is_nan():
+    for shape, labels in (((None,), [1.0]), ((None, 3), [[0.0, 1.0, 0.0]])):
+        traced = tf.function(MarginLoss(), input_signature=[tf.TensorSpec(shape), tf.TensorSpec((None, 3))])
+        assert np.isnan(traced(tf.constant(labels), tf.zeros((2, 3))))
+        assert np.isfinite(traced(tf.constant(labels * 2), tf.zeros((2, 3))))
+
+
+def test_labels_that_lose_bits_are_refused():
+    # 2049 is 2048 in float16, and 257 is 256 in bfloat16.
+    for dtype, classes in (("float16", 2048), ("bfloat16", 256)):
+        loss = MarginLoss(dtype=dtype)
+        assert np.isfinite(float(loss([0], np.zeros((1, classes)))))
+        with pytest.raises(ValueError, match=rf"^Labels of dtype {dtype} do not tell {classes + 1} classes apart"):
+            loss([0], np.zeros((1, classes + 1)))
+
+
 # Double softmax
 
 

@@ -42,12 +42,17 @@ def integrated(fields: Tensor, times: Tensor, halvings: int, margin: int) -> Ten
     step = ops.tensordot(times, fields, 1) * 2.0**-halvings
     # The first step is a midpoint step, of second order. The others are a loop in the graph: XLA would compile unrolled
     # compositions into one that repeats their work many times.
-    _, moved = ops.while_loop(
-        lambda done, moved: done < halvings,
-        lambda done, moved: (done + 1, moved + at(moved, moved)),
-        (0, at(step / 2.0, step)),
-        maximum_iterations=halvings,
-    )
+    start = at(step / 2.0, step)
+    if keras.backend.backend() == "jax":
+        # Its while_loop has no gradient.
+        moved = ops.fori_loop(0, halvings, lambda _, moved: moved + at(moved, moved), start)
+    else:
+        _, moved = ops.while_loop(
+            lambda done, moved: done < halvings,
+            lambda done, moved: (done + 1, moved + at(moved, moved)),
+            (0, start),
+            maximum_iterations=halvings,
+        )
     inner = slice(margin, -margin)
     return moved[:, inner, inner]
 

@@ -11,7 +11,7 @@ from invariance.typing import Shape, Tensor
 
 
 def _tangents(images: Tensor, fields: Tensor, halvings: int, margin: int, cubic: bool) -> Tensor:
-    units = ops.eye(fields.shape[0])
+    units = ops.eye(fields.shape[0], dtype=fields.dtype)
     # The same for all images: (fields, height, width, 2)
     after, before = (integrated(fields, times, halvings, margin) for times in (units, -units))
 

@@ -2,6 +2,9 @@
 
 Poses have the shape (batch, height, width, capsules, 4, 4), activations (batch, height, width, capsules).
 
+All layers have two outputs, and all but the first have two inputs. Keras' `TimeDistributed` takes one of each: apply it
+to a model of these layers that returns the activations or the poses.
+
 Reference: Hinton, Sabour and Frosst, "Matrix Capsules with EM Routing" (2018).
 """
 
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import prod
 from typing import Any
 
 import keras
@@ -16,6 +20,7 @@ from keras import layers, ops
 
 from invariance import xla
 from invariance.errors import require_positive
+from invariance.layers.precision import routing_dtype
 from invariance.routing import em
 from invariance.routing.votes import POSE, SIDE, gather, neighbourhood_votes, votes_with_coordinates
 from invariance.typing import Shape, Tensor
@@ -30,7 +35,7 @@ class PrimaryMatrixCapsules(layers.Layer):
         bias_initializer: for both convolutions.
 
     Input shape: (batch, height, width, channels).
-    Output: poses and activations, float32 under any precision policy.
+    Output: poses and activations, at least float32 under any precision policy.
     """
 
     def __init__(self, capsules: int, bias_initializer: Any = "zeros", **kwargs: Any):
@@ -38,25 +43,34 @@ class PrimaryMatrixCapsules(layers.Layer):
         self.capsules = capsules
         require_positive(self, "capsules")
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        arguments = {"bias_initializer": self.bias_initializer, "dtype": self.dtype_policy}
+        arguments = {
+            "data_format": "channels_last",
+            "bias_initializer": self.bias_initializer,
+            "dtype": self.dtype_policy,
+        }
         self.poses = layers.Conv2D(self.capsules * POSE, 1, name="poses", **arguments)
         self.activations = layers.Conv2D(self.capsules, 1, name="activations", **arguments)
 
     def build(self, input_shape: Shape) -> None:
+        if len(input_shape) != 4 or None in input_shape[1:]:
+            raise ValueError(
+                "Inputs must have shape (batch, height, width, channels), of known size. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
         self.poses.build(input_shape)
         self.activations.build(input_shape)
 
     def call(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        poses = ops.cast(self.poses(inputs), "float32")
-        activations = ops.sigmoid(ops.cast(self.activations(inputs), "float32"))
+        poses = ops.cast(self.poses(inputs), routing_dtype(self))
+        activations = ops.sigmoid(ops.cast(self.activations(inputs), routing_dtype(self)))
         return ops.reshape(poses, (-1, *inputs.shape[1:3], self.capsules, SIDE, SIDE)), activations
 
+    def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
+        shape = *input_shape[:3], self.capsules
+        return (*shape, SIDE, SIDE), shape
+
     def compute_output_spec(self, inputs: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        *positions, _ = inputs.shape
-        return (
-            keras.KerasTensor((*positions, self.capsules, SIDE, SIDE), "float32"),
-            keras.KerasTensor((*positions, self.capsules), "float32"),
-        )
+        return _specified(self, inputs.shape)
 
     def get_config(self) -> dict[str, Any]:
         initializer = keras.initializers.serialize(self.bias_initializer)
@@ -80,13 +94,20 @@ class _RoutedByEM(layers.Layer):
     def _add_weights(self, inputs: int, pose: int) -> None:
         """The matrix from each of ``inputs`` capsules to each output, and the betas for poses with ``pose`` entries."""
         shape = inputs, self.capsules, SIDE, SIDE
-        self.kernel = self.add_weight(shape, self.initializer, name="kernel", autocast=False)
-        self.beta_v = self.add_weight((self.capsules, pose), "zeros", name="beta_v", autocast=False)
-        self.beta_a = self.add_weight((self.capsules,), "zeros", name="beta_a", autocast=False)
+        dtype = routing_dtype(self)
+        self.kernel = self.add_weight(shape, self.initializer, dtype, name="kernel", autocast=False)
+        self.beta_v = self.add_weight((self.capsules, pose), "zeros", dtype, name="beta_v", autocast=False)
+        self.beta_a = self.add_weight((self.capsules,), "zeros", dtype, name="beta_a", autocast=False)
+
+    def _cast(self, *inputs: Tensor) -> list[Tensor]:
+        return [ops.cast(each, routing_dtype(self)) for each in inputs]
 
     def _route(self, votes: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
         route = em.route_compiled if xla.tracing(votes) else em.route
         return route(votes, activations, _tensor(self.beta_v), _tensor(self.beta_a), self.form)
+
+    def compute_output_spec(self, poses: Tensor, activations: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        return _specified(self, poses.shape)
 
     def get_config(self) -> dict[str, Any]:
         initializer = keras.initializers.serialize(self.initializer)
@@ -96,6 +117,11 @@ class _RoutedByEM(layers.Layer):
             "form": asdict(self.form),
             "initializer": initializer,
         }
+
+
+def _specified(layer: layers.Layer, input_shape: Shape) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    poses, activations = layer.compute_output_shape(tuple(input_shape))
+    return keras.KerasTensor(poses, routing_dtype(layer)), keras.KerasTensor(activations, routing_dtype(layer))
 
 
 def _tensor(variable: keras.Variable) -> Tensor:
@@ -118,7 +144,7 @@ class ConvolutionalCapsules(_RoutedByEM):
         initializer: for the weights (kernel_size^2 * in_capsules, capsules, 4, 4); by default a truncated normal with
             standard deviation 1.
 
-    Input: poses and activations. Output: poses and activations, float32 under any precision policy.
+    Input: poses and activations. Output: poses and activations, at least float32 under any precision policy.
     """
 
     def __init__(
@@ -135,7 +161,7 @@ class ConvolutionalCapsules(_RoutedByEM):
         require_positive(self, "kernel_size", "strides")
 
     def build(self, poses_shape: Shape, activations_shape: Shape | None = None) -> None:
-        if len(poses_shape) != 6 or min(poses_shape[1:3]) < self.kernel_size:
+        if len(poses_shape) != 6 or None in poses_shape[1:] or min(poses_shape[1:3]) < self.kernel_size:
             raise ValueError(
                 "Poses must have shape (batch, height, width, capsules, 4, 4), with height and width at least the "
                 f"kernel's {self.kernel_size}. Received: poses_shape={tuple(poses_shape)}"
@@ -143,12 +169,14 @@ class ConvolutionalCapsules(_RoutedByEM):
         self._add_weights(self.kernel_size**2 * poses_shape[3], POSE)
 
     def call(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
-        poses, activations = ops.cast(poses, "float32"), ops.cast(activations, "float32")
+        poses, activations = self._cast(poses, activations)
         size, batch = self._positions(poses.shape), ops.shape(poses)[0]
-        window = self.kernel_size, self.strides
+        # An even number of rows is slower, see `gather`.
+        padded = poses.shape[0] is not None and prod((poses.shape[0], *size)) % 2 == 0
+        window = self.kernel_size, self.strides, padded
         votes = xla.compiled_in_graph(neighbourhood_votes, (poses, _tensor(self.kernel)), *window)
         active = xla.compiled_in_graph(gather, (activations,), *window)
-        # Without the row of zeros that `gather` may have appended.
+        # Without the row that `gather` may have appended.
         poses, activations = (values[: batch * size[0] * size[1]] for values in self._route(votes, active))
         # (batch * positions, 16, capsules) -> (batch, height, width, capsules, 4, 4)
         poses = ops.reshape(ops.transpose(poses, (0, 2, 1)), (-1, *size, self.capsules, SIDE, SIDE))
@@ -157,9 +185,9 @@ class ConvolutionalCapsules(_RoutedByEM):
     def _positions(self, poses_shape: Shape) -> Shape:
         return tuple((size - self.kernel_size) // self.strides + 1 for size in poses_shape[1:3])
 
-    def compute_output_spec(self, poses: Tensor, activations: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        shape = poses.shape[0], *self._positions(poses.shape), self.capsules
-        return keras.KerasTensor((*shape, SIDE, SIDE), "float32"), keras.KerasTensor(shape, "float32")
+    def compute_output_shape(self, poses_shape: Shape, activations_shape: Shape | None = None) -> tuple[Shape, Shape]:
+        shape = poses_shape[0], *self._positions(poses_shape), self.capsules
+        return (*shape, SIDE, SIDE), shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size, "strides": self.strides}
@@ -180,7 +208,7 @@ class ClassCapsules(_RoutedByEM):
         form, initializer: as for `ConvolutionalCapsules`.
 
     Input: poses and activations.
-    Output: poses (batch, capsules, 18), activations (batch, capsules), float32 under any precision policy.
+    Output: poses (batch, capsules, 18), activations (batch, capsules), at least float32 under any precision policy.
     """
 
     def __init__(
@@ -197,15 +225,15 @@ class ClassCapsules(_RoutedByEM):
         self.start, self.step, self.together = tuple(start), tuple(step), bool(together)
 
     def build(self, poses_shape: Shape, activations_shape: Shape | None = None) -> None:
-        if len(poses_shape) != 6:
+        if len(poses_shape) != 6 or None in poses_shape[1:]:
             raise ValueError(
-                "Poses must have shape (batch, height, width, capsules, 4, 4). "
+                "Poses must have shape (batch, height, width, capsules, 4, 4), of known size. "
                 f"Received: poses_shape={tuple(poses_shape)}"
             )
         self._add_weights(poses_shape[3], POSE + 2)
 
     def call(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
-        poses, activations = ops.cast(poses, "float32"), ops.cast(activations, "float32")
+        poses, activations = self._cast(poses, activations)
         count = poses.shape[1] * poses.shape[2]
         groups = 1 if self.together else count
         kernel = _tensor(self.kernel)
@@ -218,12 +246,8 @@ class ClassCapsules(_RoutedByEM):
         poses = ops.mean(ops.reshape(poses, (groups, -1, POSE + 2, self.capsules)), axis=0)
         return ops.transpose(poses, (0, 2, 1)), ops.mean(ops.reshape(activations, (groups, -1, self.capsules)), axis=0)
 
-    def compute_output_spec(self, poses: Tensor, activations: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        batch = poses.shape[0]
-        return (
-            keras.KerasTensor((batch, self.capsules, POSE + 2), "float32"),
-            keras.KerasTensor((batch, self.capsules), "float32"),
-        )
+    def compute_output_shape(self, poses_shape: Shape, activations_shape: Shape | None = None) -> tuple[Shape, Shape]:
+        return (poses_shape[0], self.capsules, POSE + 2), (poses_shape[0], self.capsules)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "start": self.start, "step": self.step, "together": self.together}

@@ -101,14 +101,14 @@ class SpatialTransformer(layers.Layer):
 def affine(images: Tensor, matrices: Tensor) -> Tensor:
     """Warps images (batch, height, width, channels) by matrices (batch, 2, 3), see `SpatialTransformer`."""
     height, width = images.shape[1:3]
-    halves = np.array([height / 2, width / 2], "float32")
-    rows = np.arange(height, dtype="float32")[:, None] - np.float32((height - 1) / 2)
-    columns = np.arange(width, dtype="float32") - np.float32((width - 1) / 2)
+    halves = height / 2, width / 2
+    rows = ops.convert_to_tensor(np.arange(height, dtype="float32")[:, None] - np.float32((height - 1) / 2))
+    columns = ops.convert_to_tensor(np.arange(width, dtype="float32") - np.float32((width - 1) / 2))
     # Each (batch, height, width)
     at_row, at_column = (
         matrices[:, i, 0, None, None] * rows
         + matrices[:, i, 1, None, None] * columns
-        + (matrices[:, i, 2, None, None] * halves[i] + np.float32((side - 1) / 2))
+        + (matrices[:, i, 2, None, None] * halves[i] + (side - 1) / 2)
         for i, side in enumerate((height, width))
     )
     return warp(images, at_row, at_column)

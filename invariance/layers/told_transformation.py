@@ -55,7 +55,7 @@ class ToldTransformation(layers.Layer):
     def _unchanged(self, shape: Shape, dtype: Any = None) -> Tensor:
         """What encodes the identity, (numbers,)."""
         kind = self.transformation
-        identity = ops.full((1,) if kind.dimensions == 1 else (1, kind.dimensions), kind.identity)
+        identity = ops.full((1,) if kind.dimensions == 1 else (1, kind.dimensions), kind.identity, "float32")
         return ops.cast(kind.encode(identity)[0], dtype or "float32")
 
     def call(self, inputs: Any) -> Tensor:

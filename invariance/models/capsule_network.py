@@ -28,7 +28,8 @@ class CapsuleNetwork(keras.Model):
 
     Input shape: (batch, height, width, channels).
 
-    Output: {"scores": (batch, classes), "reconstruction": (batch, height, width, channels)}.
+    Output: {"scores": (batch, classes), "reconstruction": (batch, height, width, channels)}; in training without labels
+        also the "capsules", from which `compute_loss` reconstructs that of the true class.
 
     Reference: Sabour, Frosst and Hinton (2017), section 4.1.
     """
@@ -41,6 +42,7 @@ class CapsuleNetwork(keras.Model):
         self.reconstruction_weight = reconstruction_weight
         self.classification_tracker = keras.metrics.Mean(name="classification_loss")
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_error")
+        self._step: Tensor | None = None
         self.build()
 
     @property
@@ -54,7 +56,8 @@ class CapsuleNetwork(keras.Model):
 
     def call(self, inputs: Tensor, labels: Tensor | None = None, training: bool | None = None) -> dict[str, Tensor]:
         capsules, scores = self.encoder(inputs, training=training)
-        return {"scores": scores, "reconstruction": self.decode(capsules, scores, labels, training)}
+        outputs = {"scores": scores, "reconstruction": self.decode(capsules, scores, labels, training)}
+        return {**outputs, "capsules": capsules} if training and labels is None else outputs
 
     def decode(
         self, capsules: Tensor, scores: Tensor, labels: Tensor | None = None, training: bool | None = None
@@ -72,9 +75,12 @@ class CapsuleNetwork(keras.Model):
     ) -> Tensor:
         if hasattr(self.loss, "follow"):
             # A loss with a schedule reads the step from the optimiser.
-            self.loss.follow(self.optimizer.iterations)
+            self.loss.follow(self.optimizer.iterations if self._step is None else self._step)
         classification = super().compute_loss(x, y, y_pred["scores"], sample_weight, training)
-        error = ops.mean(ops.square(ops.cast(y_pred["reconstruction"], "float32") - ops.cast(x, "float32")))
+        drawn, dtype = y_pred["reconstruction"], classification.dtype
+        if "capsules" in y_pred:
+            drawn = self.decode(y_pred["capsules"], y_pred["scores"], y, training)
+        error = ops.mean(ops.square(ops.cast(drawn, dtype) - ops.cast(x, dtype)))
         batch = ops.shape(x)[0]
         self.classification_tracker.update_state(classification, sample_weight=batch)
         self.reconstruction_tracker.update_state(error, sample_weight=batch)
@@ -83,9 +89,27 @@ class CapsuleNetwork(keras.Model):
     def compute_metrics(self, x: Tensor, y: Tensor, y_pred: Any, sample_weight: Tensor | None = None) -> dict[str, Any]:
         return super().compute_metrics(x, y, y_pred["scores"], sample_weight)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def compute_loss_and_updates(self, *arguments: Any, optimizer_variables: Any = None, **options: Any) -> Any:
+        """JAX only: the loss, with the optimiser's state among the arguments, where a loss with a schedule finds it."""
+        arguments_of_parent = {**options, "optimizer_variables": optimizer_variables}
+        if optimizer_variables is None or not hasattr(self.loss, "follow"):
+            return super().compute_loss_and_updates(*arguments, **arguments_of_parent)
+        state = zip(self.optimizer.variables, optimizer_variables, strict=True)
+        self._step = next(value for variable, value in state if variable is self.optimizer.iterations)
+        try:
+            return super().compute_loss_and_updates(*arguments, **arguments_of_parent)
+        finally:
+            # It means nothing outside the function being traced.
+            self._step = None
+            self.loss.follow(self.optimizer.iterations)
+
+    def train_step(self, *arguments: Any) -> Any:
+        if keras.backend.backend() != "tensorflow":
+            # Keras' own step, in which `compute_loss` reconstructs.
+            return super().train_step(*arguments)
         import tensorflow as tf
 
+        (data,) = arguments
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             outputs = self(images, labels=labels, training=True)

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from invariance import losses
-from invariance.errors import require_positive
+from invariance.errors import require_positive, require_tensorflow
 from invariance.models.regularisers import CROSS_ENTROPY, REGULARISERS, WASSERSTEIN
 from invariance.typing import Shape, Tensor
 
@@ -76,7 +76,8 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         seed: for the samples of the prior; None to derive it from Keras' global seed.
 
     Raises:
-        ValueError: if the regulariser is unknown or `critic_updates` is not a positive integer.
+        ValueError: if the regulariser is unknown or `critic_updates` is not a positive integer; if it is trained with
+            another backend than TensorFlow.
 
     References: Makhzani et al., "Adversarial Autoencoders" (2015); Gulrajani et al., "Improved Training of Wasserstein
         GANs" (2017).
@@ -135,7 +136,7 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         """
         size = self.encoder.output_shape[-1]
         return keras.random.uniform(
-            (count, size), -1.0, 1.0, seed=self.seed_generator if generator is None else generator
+            (count, size), -1.0, 1.0, "float32", self.seed_generator if generator is None else generator
         )
 
     def critic_loss(self, prior: Tensor, codes: Tensor, mixing: Tensor) -> Tensor:
@@ -160,9 +161,11 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         scores = ops.cast(self.critic(codes, training=True), "float32")
         return ops.mean(ops.softplus(-scores)) if self.regulariser == CROSS_ENTROPY else -ops.mean(scores)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, *arguments: Any) -> Any:
+        require_tensorflow("The training of an AdversarialAutoencoder")
         import tensorflow as tf
 
+        (data,) = arguments
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not self.optimizer.built:
             # For all weights, including the critic's, as in a loaded model.
@@ -193,7 +196,7 @@ class AdversarialAutoencoder(ConditionalAutoencoder):
         import tensorflow as tf
 
         prior = self.sample_prior(batch)
-        mixing = keras.random.uniform((batch,), seed=self.seed_generator)
+        mixing = keras.random.uniform((batch,), dtype="float32", seed=self.seed_generator)
         with tf.GradientTape() as tape:
             loss = self.critic_loss(prior, codes, mixing)
         own = self.critic.trainable_variables

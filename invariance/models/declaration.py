@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,6 +15,11 @@ class Declaration:
 
     Floating-point operations are those of the matrix products for one image, two per multiply-add.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            cls.__call__ = _channels_last(cls.__call__)  # type: ignore[method-assign]
 
     # How many times as fast a training step is as its operations suggest, given the rate that other networks reach.
     speed_up: ClassVar[float] = 1.0
@@ -41,3 +47,23 @@ class Declaration:
     def corrected(self) -> Declaration | None:
         """The same network without the original program's mistakes; None if it has none."""
         return None
+
+
+def _channels_last(build: Callable[..., Any]) -> Callable[..., Any]:
+    """``build``, whose layers take the channels last whatever Keras' settings are.
+
+    A user's keras.json may say otherwise, and would silently change the network: rows would be taken for channels.
+    """
+
+    @functools.wraps(build)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        import keras
+
+        given = keras.config.image_data_format()
+        keras.config.set_image_data_format("channels_last")
+        try:
+            return build(*arguments, **options)
+        finally:
+            keras.config.set_image_data_format(given)
+
+    return wrapped

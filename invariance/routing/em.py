@@ -78,7 +78,9 @@ class Form:
         """
         if not self.logistic and iteration < self.iterations - 1:
             return ops.log_softmax(mass, axis=-1)
-        cost = ops.sum((ops.transpose(beta_v) + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
+        # (pose, out_capsules), or (out_capsules,)
+        beta_v = ops.transpose(beta_v) if len(beta_v.shape) == 2 else beta_v
+        cost = ops.sum((beta_v + 0.5 * ops.log(variance)) * mass, axis=1, keepdims=True)
         score = cast(tuple[float, ...], self.inverse_temperatures)[iteration] * (beta_a - cost)
         return ops.log_sigmoid(score) if self.logistic else ops.log_softmax(score, axis=-1)
 

@@ -37,25 +37,24 @@ def patches(values: Tensor, kernel_size: int, strides: int) -> Tensor:
     )
 
 
-def gather(values: Tensor, kernel_size: int, strides: int) -> Tensor:
+def gather(values: Tensor, kernel_size: int, strides: int, padded: bool = False) -> Tensor:
     """The input capsules of each position.
-
-    A row of zeros is appended where the number of positions is even. The routing reads the votes of 24 input capsules
-    at a time; with 16 output capsules and an even number of positions, these would lie multiples of 2 KiB apart in
-    memory and evict each other from the processor's first-level cache, at up to half the speed.
 
     Args:
         values: poses or activations, (batch, height, width, capsules, ...).
         kernel_size, strides: in positions.
+        padded: whether to append a row of zeros. The routing reads the votes of 24 input capsules at a time; with 16
+            output capsules and an even number of rows, these would lie multiples of 2 KiB apart in memory and evict
+            each other from the processor's first-level cache, at up to half the speed. The caller decides, once for
+            poses and activations: a compiled function need not see the batch size that another one sees.
 
     Returns:
-        (in_capsules, batch * positions, ...), with in_capsules = kernel_size^2 * capsules.
+        (in_capsules, batch * positions (+ 1), ...), with in_capsules = kernel_size^2 * capsules.
     """
     near = patches(values, kernel_size, strides)
     near = ops.transpose(near, (0, 4, 1, 2, 3, *range(5, len(near.shape))))
     near = ops.reshape(near, (near.shape[0] * near.shape[1], -1, *near.shape[5:]))
-    even = near.shape[1] is not None and near.shape[1] % 2 == 0
-    return ops.pad(near, [(0, 0), (0, 1), *[(0, 0)] * (len(near.shape) - 2)]) if even else near
+    return ops.pad(near, [(0, 0), (0, 1), *[(0, 0)] * (len(near.shape) - 2)]) if padded else near
 
 
 def votes(poses: Tensor, weights: Tensor) -> Tensor:
@@ -75,9 +74,9 @@ def votes(poses: Tensor, weights: Tensor) -> Tensor:
     return ops.reshape(product, (inputs, -1, POSE, outputs))
 
 
-def neighbourhood_votes(poses: Tensor, weights: Tensor, kernel_size: int, strides: int) -> Tensor:
+def neighbourhood_votes(poses: Tensor, weights: Tensor, kernel_size: int, strides: int, padded: bool = False) -> Tensor:
     """`votes` of the input capsules that `gather` finds for each position."""
-    return votes(gather(poses, kernel_size, strides), weights)
+    return votes(gather(poses, kernel_size, strides, padded), weights)
 
 
 def votes_with_coordinates(
@@ -102,6 +101,6 @@ def votes_with_coordinates(
     places = [
         [start[0] + row * step[0], start[1] + column * step[1]] for row in range(height) for column in range(width)
     ]
-    coordinates = ops.reshape(ops.convert_to_tensor(places, "float32"), (1, count, 1, 2, 1))
+    coordinates = ops.reshape(ops.convert_to_tensor(places, cast.dtype), (1, count, 1, 2, 1))
     cast = ops.concatenate([cast, coordinates + ops.zeros_like(cast[:, :, :, :2])], axis=3)
     return ops.reshape(cast, (inputs * count // groups, -1, POSE + 2, classes))

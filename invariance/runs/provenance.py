@@ -12,6 +12,7 @@ from pathlib import Path
 
 from invariance import output
 from invariance.errors import RunError, one_line
+from invariance.keras_settings import check_backend, load_keras
 from invariance.processes import cores
 
 
@@ -35,15 +36,21 @@ def stderr_on_failure() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without the messages of its C++ code; raises RunError if it finds no folder to write to."""
+    """Imports TensorFlow without the messages of its C++ code, and Keras, see `load_keras`.
+
+    Raises:
+        RunError: if they find no folder to write to.
+    """
     if "tensorflow" not in sys.modules:
         with stderr_on_failure():
             try:
+                load_keras()  # first: TensorFlow loads it, too
                 import tensorflow as tf
             except OSError as error:  # Keras, too, needs a folder that can be written
                 raise RunError(f"TensorFlow cannot be imported: {one_line(error)}") from error
 
             tf.config.list_physical_devices()  # initialises the devices, which prints the most
+    check_backend()
 
 
 def provenance() -> dict:

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_digits
 
 from invariance.layers.capsules import Length, Mask, PrimaryCapsules, RoutedCapsules
+from invariance.losses import MarginLoss
 from invariance.routing import dynamic
 from tests.helpers import noise
 
@@ -72,14 +74,28 @@ CAPSULES, SCORES = noise(3, 4, 2), np.array([[1, 5, 2, 3], [4, 0, 0, 4], [-3, -2
 @pytest.mark.parametrize(
     ("labels", "kept"),
     # Without labels the largest score, of equal ones the first; with labels the scores do not matter.
-    [(None, [1, 0, 3]), ([3, 1, 0], [3, 1, 0]), ([[3], [1], [0]], [3, 1, 0])],
-    ids=["largest", "labels", "column"],
+    [
+        (None, [1, 0, 3]),
+        ([3, 1, 0], [3, 1, 0]),
+        ([[3], [1], [0]], [3, 1, 0]),
+        (np.eye(4)[[3, 1, 0]], [3, 1, 0]),
+    ],
+    ids=["largest", "labels", "column", "one-hot"],
 )
 def test_mask(labels, kept):
     masked = np.asarray(Mask()(CAPSULES, SCORES, labels if labels is None else np.array(labels)))
     expected = np.zeros_like(CAPSULES)
     expected[[0, 1, 2], kept] = CAPSULES[[0, 1, 2], kept]
     np.testing.assert_array_equal(masked, expected.reshape(3, 8))
+
+
+def test_mask_keeps_several_capsules_and_refuses_labels_of_none():
+    labels = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(Mask()(CAPSULES, SCORES, labels), (CAPSULES * labels[..., None]).reshape(3, 8))
+    # A batch of one: these were four images.
+    assert Mask()(CAPSULES[:1], SCORES[:1], labels[:1]).shape == (1, 8)
+    with pytest.raises(ValueError, match=r"class numbers from 0 to 3\. Received: 4"):
+        Mask()(CAPSULES, SCORES, np.array([0, 4, 1]))
 
 
 def test_mask_passes_gradients_to_the_kept_capsule_only():
@@ -90,3 +106,32 @@ def test_mask_passes_gradients_to_the_kept_capsule_only():
     expected = np.zeros_like(CAPSULES)
     expected[[0, 1, 2], [1, 0, 3]] = 1.0
     np.testing.assert_array_equal(tape.gradient(value, capsules), expected)
+
+
+def stacked(initializer):
+    """Two layers of routing on 8 x 8 digits."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(16, 3, activation="relu")(images)
+    x = PrimaryCapsules(4, 4, kernel_size=3)(x)
+    x = RoutedCapsules(8, 8, initializer=initializer)(x)
+    model = keras.Model(images, Length()(RoutedCapsules(10, 8, initializer=initializer)(x)))
+    model.compile(keras.optimizers.Adam(1e-2), MarginLoss(), metrics=["accuracy"])
+    return model
+
+
+def test_stacked_layers_learn_with_the_initialiser_of_the_docstring():
+    images, labels = load_digits(return_X_y=True)
+    images = images[:1600].reshape(-1, 8, 8, 1) / 16
+
+    def mean_length(model):
+        second = keras.Model(model.inputs[0], model.layers[-2].output)(images[:100])
+        return np.linalg.norm(second, axis=-1).mean()
+
+    # 3e-10 and 1e-5: a difference that is learnt from, and none.
+    assert mean_length(stacked("glorot_uniform")) < 1e-8
+    model = stacked(keras.initializers.RandomUniform(-1, 1, seed=0))
+    assert mean_length(model) > 1e-6
+    # 75 steps. Other seeds: 93 to 96 per cent after 75 steps; the default stays at 10 after 150.
+    model.fit(images, labels[:1600], batch_size=64, epochs=3, verbose=0)
+    assert model.evaluate(images, labels[:1600], verbose=0)[1] > 0.85

@@ -9,14 +9,23 @@ import tensorflow as tf
 from keras import layers
 
 from invariance.layers.address_capsules import AddressCapsules
+from invariance.layers.block_rotation import BlockRotation
 from invariance.layers.capsules import Length, Mask, PrimaryCapsules, RoutedCapsules
+from invariance.layers.flow import Flow
+from invariance.layers.flow_tangents import FlowTangents
 from invariance.layers.fourier_conv2d import FourierConv2D
 from invariance.layers.fused_batch_normalization import FusedBatchNormalization
+from invariance.layers.group_convolution import GroupConvolution2D, GroupPooling
 from invariance.layers.large_dense import LargeDense
 from invariance.layers.matrix_capsules import ClassCapsules, ConvolutionalCapsules, PrimaryMatrixCapsules
+from invariance.layers.movement_times import MovementTimes
 from invariance.layers.place_capsules import PlaceCapsules
+from invariance.layers.polar import CircularPadding, PolarResampling
 from invariance.layers.second_order_dense import SecondOrderDense
+from invariance.layers.spatial_transformer import SpatialTransformer
+from invariance.layers.told_transformation import ToldTransformation
 from invariance.routing.em import Form
+from invariance.transforms import Rotation
 from tests.helpers import assert_reached, noise
 
 PAPER = Form(2, 0.1, logistic=True, normalised=False)
@@ -66,13 +75,22 @@ CASES = [
         message="(batch, in_capsules, in_dim)",
     ),
     Case(Length, {}, [(4, 3)], [(4,)]),
-    Case(Mask, {}, [(4, 2), (4,)], [(8,)]),
+    Case(
+        Mask,
+        {},
+        [(4, 2), (4,)],
+        [(8,)],
+        refused=[(None, 2), (4,)],
+        message="capsules (batch, capsules, dimension) and scores (batch, capsules)",
+    ),
     Case(
         PrimaryMatrixCapsules,
         {"capsules": 3, "bias_initializer": keras.initializers.TruncatedNormal(stddev=0.01, seed=3)},
         [(4, 5, 6)],
         [(4, 5, 3, 4, 4), (4, 5, 3)],
         positive=("capsules",),
+        refused=[(4, 5), (None, None, 3), (4, 5, None)],
+        message="(batch, height, width, channels), of known size",
     ),
     Case(
         ConvolutionalCapsules,
@@ -80,7 +98,7 @@ CASES = [
         [(5, 7, 3, 4, 4), (5, 7, 3)],
         [(2, 3, 4, 4, 4), (2, 3, 4)],
         positive=("capsules", "kernel_size", "strides"),
-        refused=[(2, 3, 5, 4, 4), (3, 2, 5, 4, 4), (3, 3, 5, 16)],
+        refused=[(2, 3, 5, 4, 4), (3, 2, 5, 4, 4), (3, 3, 5, 16), (None, 3, 5, 4, 4), (3, 3, None, 4, 4)],
         message=POSES + ", with height and width at least the kernel's 3",
     ),
     Case(
@@ -89,8 +107,8 @@ CASES = [
         [(3, 2, 4, 4, 4), (3, 2, 4)],
         [(5, 18), (5,)],
         positive=("capsules",),
-        refused=[(3, 3, 5, 16)],
-        message=POSES,
+        refused=[(3, 3, 5, 16), (3, None, 5, 4, 4)],
+        message=POSES + ", of known size",
     ),
     Case(
         PlaceCapsules,
@@ -183,20 +201,66 @@ def test_wrong_inputs_are_refused_in_one_line(case, shape):
 
 
 @EVERY_LAYER
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_shapes_and_precision(case, policy, request):
-    if policy != "float32":
-        request.getfixturevalue("bfloat16")
-    layer, expected = case.layer, "float32" if case.float32 or policy == "float32" else "bfloat16"
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "float16", "float64"])
+def test_shapes_and_precision(case, policy, keras_settings):
+    keras_settings(policy)
+    layer = case.layer
+    # Routing takes at least float32; the layers of geometry take float32 always, and a mask what it is given.
+    expected = "float32" if case.float32 and layer.compute_dtype != "float64" else layer.compute_dtype
+    expected = "float32" if case.kind is Mask else expected
     outputs = several(layer(*case.values()))
     symbolic = several(case.layer(*(keras.Input(shape, dtype="float32") for shape in case.inputs)))
-    assert [part.shape for part in outputs] == [(4, *shape) for shape in case.outputs]
+    compiled = several(tf.function(layer, autograph=False)(*map(tf.constant, case.values())))
+    assert [part.shape for part in (*outputs, *compiled)] == [(4, *shape) for shape in case.outputs] * 2
     assert [part.shape for part in symbolic] == [(None, *shape) for shape in case.outputs]
-    for part in (*outputs, *symbolic):
+    for part in (*outputs, *symbolic, *compiled):
         assert keras.backend.standardize_dtype(part.dtype) == expected
-    if len(case.outputs) == 1:
-        assert layer.compute_output_shape(*((4, *shape) for shape in case.inputs)) == (4, *case.outputs[0])
-    assert all(weight.dtype == "float32" for weight in layer.weights)
+    shapes = [(4, *shape) for shape in case.outputs]
+    computed = layer.compute_output_shape(*((4, *shape) for shape in case.inputs))
+    assert computed == (shapes[0] if len(shapes) == 1 else tuple(shapes))
+    routed = isinstance(layer, (RoutedCapsules, ConvolutionalCapsules, ClassCapsules))
+    assert all(weight.dtype == (expected if routed else layer.variable_dtype) for weight in layer.weights)
+
+
+# Layers with tests of their own: how to make one, shapes of inputs and outputs.
+OTHERS = {
+    "block rotation": (lambda: BlockRotation([1.0, 2.0], learnt=True), [(4,), (1,)], [(4,)]),
+    "circular padding": (lambda: CircularPadding((1, 2)), [(3, 4, 2)], [(3, 7, 2)]),
+    "flow": (lambda: Flow(degree=2), [(6, 6, 1), (1,)], [(6, 6, 1)]),
+    "flow tangents": (lambda: FlowTangents(2, degree=2), [(6, 6, 1)], [(2, 6, 6, 1)]),
+    "group convolution": (lambda: GroupConvolution2D(3, 3), [(5, 5, 2)], [(5, 5, 4, 3)]),
+    "group pooling": (GroupPooling, [(5, 5, 4, 3)], [(5, 5, 3)]),
+    "movement times": (lambda: MovementTimes(2), [(3,)], [(2,)]),
+    "polar": (lambda: PolarResampling(8, 3), [(6, 6, 1)], [(3, 8, 1)]),
+    "spatial transformer": (
+        lambda: SpatialTransformer(keras.Sequential([layers.Flatten(), layers.Dense(3)])),
+        [(6, 6, 1)],
+        [(6, 6, 1)],
+    ),
+    "told transformation": (lambda: ToldTransformation(Rotation()), [(6, 6, 1), (2,)], [(6, 6, 1)]),
+}
+
+
+@pytest.mark.parametrize("precision", ["float16", "float64"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_in_other_precisions(name, precision, keras_settings):
+    keras_settings(precision)
+    make, inputs, outputs = OTHERS[name]
+    values, given = [tf.constant(noise(3, *shape)) for shape in inputs], [keras.Input(shape) for shape in inputs]
+    found = make()(values if len(values) > 1 else values[0])
+    symbolic = make()(given if len(given) > 1 else given[0])
+    assert found.shape == (3, *outputs[0]) and symbolic.shape == (None, *outputs[0])
+    assert keras.backend.standardize_dtype(found.dtype) == symbolic.dtype
+    assert np.isfinite(np.asarray(found)).all()
+
+
+# FourierConv2D takes Keras' setting, as Keras' layer does.
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.kind is not FourierConv2D], ids=lambda case: case.kind.__name__
+)
+def test_axes_are_those_of_the_docstring_whatever_keras_is_set_to(case, keras_settings):
+    keras_settings(data_format="channels_first")
+    assert [part.shape for part in several(case.layer(*case.values()))] == [(4, *shape) for shape in case.outputs]
 
 
 # In a model of one's own

@@ -1,5 +1,6 @@
 """The layers of matrix capsules, against loops over positions and by symmetry. (Everything else: test_contracts.)"""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -97,6 +98,25 @@ def test_convolutional_capsules_route_at_each_position(arguments, size):
     assert_computes(layer, inputs, expected)
 
 
+def test_layers_share_what_is_compiled_whatever_batch_each_was_traced_for():
+    # The functions compiled for the first layer's unknown batch also answer for the second, as far as they fit: the
+    # activations, but not the poses, which meet another number of output capsules. 16 x 9 positions are an even number.
+    signature = [tf.TensorSpec((None, 3, 3, 3, 4, 4)), tf.TensorSpec((None, 3, 3, 3))]
+    for outputs, batch in ((4, None), (5, 16)):
+        layer, inputs = ConvolutionalCapsules(outputs, 1, form=PROGRAM), capsules(batch or 2, 3, 3, 3)
+        expected = with_betas(layer, *inputs)(*inputs)
+        traced = tf.function(layer, input_signature=None if batch else signature, autograph=False)
+        assert_close(traced(*map(tf.constant, inputs)), expected)
+
+
+def test_an_even_number_of_positions_is_padded(monkeypatch):
+    rows, route = [], em.route
+    monkeypatch.setattr(em, "route", lambda votes, *others: rows.append(votes.shape[1]) or route(votes, *others))
+    for batch in (1, 2):
+        ConvolutionalCapsules(4, 1)(*capsules(batch, 1, 3, 3))
+    assert rows == [3, 7]
+
+
 def test_defaults_of_convolutional_capsules():
     layer = ConvolutionalCapsules(4)
     assert (layer.kernel_size, layer.strides, layer.form) == (3, 1, em.Form())
@@ -161,6 +181,16 @@ def test_coordinates_routed_together_are_those_of_the_active_inputs():
     form = em.Form(1, 0.1, logistic=True, normalised=False)
     found, _ = ClassCapsules(5, **PLACE, together=True, form=form)(poses, activations)
     np.testing.assert_allclose(found[..., 16:], [[[0.5, 0.35]] * 5] * 2, rtol=0, atol=1e-6)  # float32
+
+
+def test_network_is_applied_to_each_frame_of_a_sequence():
+    images = keras.Input((3, 2, 4))
+    network = keras.Model(images, ClassCapsules(5, form=PROGRAM)(*PrimaryMatrixCapsules(3)(images))[1])
+    each, frames = keras.layers.TimeDistributed(network), noise(2, 3, 3, 2, 4)
+    assert each(keras.Input((None, 3, 2, 4))).shape == (None, None, 5)
+    found = each(frames)
+    assert found.shape == (2, 3, 5)
+    np.testing.assert_allclose(found[:, 1], network(frames[:, 1]), rtol=0, atol=ROUNDING)
 
 
 # Symmetry

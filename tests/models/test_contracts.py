@@ -221,6 +221,44 @@ def test_builds_for_any_image_and_knows_its_cost(declaration, arguments):
     assert declaration.training_flops(*arguments) == 2 * first + 3 * sum(others)
 
 
+def configuration(part):
+    """The configurations of a built network's layers, but for names."""
+    return [[type(layer), {k: v for k, v in layer.get_config().items() if k != "name"}] for layer in part.layers]
+
+
+@pytest.mark.parametrize(
+    ("declaration", "arguments"),
+    [(NORMALISED, BUILDS[2][1]), (CAPSNET, BUILDS[4][1]), (MATRIX, BUILDS[8][1]), (AUTOENCODER, BUILDS[12][1])],
+    ids=lambda value: "" if isinstance(value, tuple) else type(value).__name__,
+)
+def test_network_is_the_same_whatever_order_of_axes_keras_is_set_to(declaration, arguments, keras_settings):
+    found = []
+    for data_format in ("channels_last", "channels_first"):
+        keras_settings(data_format=data_format)
+        found.append([configuration(part) for part in parts_of(declaration(*arguments))])
+        assert keras.config.image_data_format() == data_format
+    assert str(found[0]) == str(found[1])
+    assert "channels_last" in str(found[0])
+
+
+@pytest.mark.parametrize("precision", ["float64", "float16"])
+@pytest.mark.parametrize(
+    ("declaration", "arguments"),
+    [(NORMALISED, BUILDS[2][1]), (CAPSNET, BUILDS[4][1]), (MATRIX, BUILDS[8][1]), (AUTOENCODER, BUILDS[12][1])],
+    ids=lambda value: "" if isinstance(value, tuple) else type(value).__name__,
+)
+def test_a_step_of_training_in_other_precisions(declaration, arguments, precision, keras_settings):
+    keras_settings(precision)
+    model = declaration(*arguments)
+    model.run_eagerly = True  # or compiling would take longest; layers are compiled in their own test
+    images = noise(3, *arguments[0], spread=(0, 1))
+    given = (images, np.arange(3) % arguments[1])
+    if isinstance(declaration, Autoencoder):
+        given = (images, noise(3, arguments[2])), noise(3, *arguments[1], spread=(-1, 1))
+    logs = model.train_on_batch(*given, return_dict=True)
+    assert all(np.isfinite(value) for value in logs.values())
+
+
 @pytest.mark.parametrize("value", [0, -3])
 @pytest.mark.parametrize(
     ("declaration", "argument"),

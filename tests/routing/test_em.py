@@ -24,7 +24,13 @@ def paper(iterations=2):
     return Form(iterations, TEMPERATURES[:iterations], logistic=True, normalised=False)
 
 
-FORMS = {f"{kind.__name__} {iterations}": kind(iterations) for kind in (program, paper) for iterations in (1, 2, 3)}
+def mixed(iterations=2):
+    return Form(iterations, TEMPERATURES[:iterations], logistic=True, normalised=True)
+
+
+FORMS = {
+    f"{kind.__name__} {iterations}": kind(iterations) for kind in (program, paper, mixed) for iterations in (1, 2, 3)
+}
 IMPLEMENTATIONS = pytest.mark.parametrize("routing", [route, route_compiled])
 TWO_FORMS = pytest.mark.parametrize("form", [program(), paper()], ids=["program", "paper"])
 

@@ -19,14 +19,13 @@ def test_patches(size, kernel, strides):
         np.testing.assert_array_equal(found[k, :, r, c], expected)
 
 
-@pytest.mark.parametrize(("batch", "positions"), [(1, 1), (1, 2), (2, 3), (3, 1)])
-def test_gather_pads_to_an_odd_number_of_positions(batch, positions):
-    values = noise(batch, 1, positions, 3, 4)
-    found = np.asarray(gather(values, 1, 1))
-    count = batch * positions
-    assert found.shape == (3, count + (count % 2 == 0), 4)
-    np.testing.assert_array_equal(found[:, :count], values.reshape(count, 3, 4).transpose(1, 0, 2))
-    np.testing.assert_array_equal(found[:, count:], 0.0)
+@pytest.mark.parametrize("padded", [False, True])
+def test_gather_and_its_row_of_zeros(padded):
+    values = noise(2, 1, 3, 3, 4)
+    found = np.asarray(gather(values, 1, 1, padded))
+    assert found.shape == (3, 6 + padded, 4)
+    np.testing.assert_array_equal(found[:, :6], values.reshape(6, 3, 4).transpose(1, 0, 2))
+    np.testing.assert_array_equal(found[:, 6:], 0.0)
 
 
 def slow_votes(poses, weights):

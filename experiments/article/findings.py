@@ -30,11 +30,12 @@ def page() -> str:
     folders = (
         STANDARD,
         "generation_rotation/mnist/standard",
+        "generation_shift/mnist/standard",
         "recognition_rotation/mnist",
         "recognition_shift/mnist/standard",
         STANDARD,
     )
-    values: tuple = (_order_of_models(), _wide_code(), _constant(), {}, _transfer())
+    values: tuple = (_order_of_models(), _wide_code(), {}, _constant(), {}, _transfer())
     return head + "".join(
         str(Text(section, folder, **each)) for section, folder, each in zip(sections, folders, values, strict=True)
     )
@@ -45,11 +46,18 @@ def _transfer() -> dict[str, Any]:
         found = [run.metrics["learned"]["cosines"][0] for run in committed.runs_of(f"{STANDARD}/{model}")]
         return f"{min(found):.5f}".removeprefix("0") if found else "—"
 
+    def half_turn(model: str) -> str:
+        answers = [run.metrics["learned"].get("answers", {}) for run in committed.runs_of(f"{STANDARD}/{model}")]
+        found = [each["restricted"]["half_period_error"] for each in answers if each]
+        return f"{max(found):.3f}".removeprefix("0") if found else "—"
+
     return {
         "k0_cosine": cosine("flow_k0"),
         "k1_cosine": cosine("flow"),
+        "half": half_turn("generator"),
+        "half_k0": half_turn("generator_k0"),
         "elsewhere": _rows(ELSEWHERE),
-        "controls": _rows((STANDARD, model) for model in ("generator", "p4cnn", "polar", "stn")),
+        "controls": _rows((STANDARD, model) for model in ("generator", "generator_k0", "p4cnn", "polar", "stn")),
     }
 
 

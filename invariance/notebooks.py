@@ -81,7 +81,7 @@ def loaded(run: Run) -> tuple[Any, Any, tuple[int, ...]]:
     """
     from invariance.runs.evaluate import data_of, load_model
 
-    data, classes = data_of(run.config, run.task)
+    data, classes = data_of(run)
     return load_model(run.folder), data, classes
 
 

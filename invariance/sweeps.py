@@ -188,7 +188,7 @@ def settings(run: Run) -> tuple[dict[str, float], str]:
     """
     config, task = run.config, run.task
     budget, arguments = ({**(config.get(key) or {})} for key in ("budget", "model_arguments"))
-    classes = {row["digit"] for row in run.folder.csv("curves.csv") if isinstance(row.get("digit"), int)}
+    classes = {row["digit"] for row in run.curves()}
     free = [label for label in classes - {*task.restricted} if task.drawn.of(label) == task.ranges.default]
     found: dict[str, float] = {FREE_CLASSES: len(free)}
     shown = {task.drawn.of(label) for label in task.restricted}

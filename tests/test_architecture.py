@@ -15,7 +15,7 @@ MODULES = {
 }
 # From the bottom to the top; a module imports from its own layer and those below.
 LAYERS = (
-    ("typing", "wording", "errors", "progress", "processes", "files", "ranges", "xla"),
+    ("typing", "wording", "errors", "progress", "processes", "files", "ranges", "schema", "xla"),
     ("warp", "random", "routing", "losses", "optimizers", "datasets", "generators"),
     ("transforms", "layers"),
     ("models", "figures"),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from invariance.errors import RunError, UserError
 from invariance.tasks import Task
+from invariance.wording import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +30,7 @@ def guarded(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

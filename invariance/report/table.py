@@ -20,7 +20,7 @@ from invariance.report.statistics import aggregate, least_p, permutation, pooled
 from invariance.runs.find import UNKNOWN, Run
 from invariance.sweeps import only_for_curves
 from invariance.tasks.columns import ROUGH, Column, Number, log_odds
-from invariance.wording import join
+from invariance.wording import join, markdown_text, printable
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Table:
         heads, rows = self.differences()
         for first, *texts in rows:
             lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def markdown(self) -> str:
         """As Markdown: ours and published in neighbouring columns, the uncertainty after ours."""
@@ -294,10 +294,11 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             rows.append([*texts, row.trained])
-        parts = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}"]
+        remarks = " ".join(self.remarks)
+        parts = [markdown_text(f"**{self.experiment}, {self.dataset}, {self.profile}.** {remarks}")]
         parts.append(markdown_table(heads, rows))
         if beneath := self.beneath():
-            parts.append("\n".join(f"* {line}" for line in beneath))
+            parts.append("\n".join(f"* {markdown_text(line)}" for line in beneath))
         heads, rows = self.differences()
         if rows:
             parts += [PAIRS, markdown_table(heads, rows)]
@@ -314,7 +315,7 @@ PAIRS = (
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown, without a line break at its end."""
-    lines = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
+    lines = (f"| {' | '.join(map(markdown_text, texts))} |" for texts in (heads, *rows))
     return "\n".join([next(lines), "|---" * len(heads) + "|", *lines])
 
 

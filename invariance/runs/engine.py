@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from invariance.errors import ModelError, RunError
 from invariance.processes import in_children
 from invariance.runs.execute import Options, RunConfig, execute
+from invariance.wording import printable
 
 if TYPE_CHECKING:
     from invariance.datasets import Data
@@ -63,6 +64,6 @@ def carry_out(
             others_may_run = getattr(error, "exit_code", None) == RunError.exit_code or isinstance(error, ModelError)
             if not others_may_run or len(configs) == 1:
                 raise error
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             failures.append((configs[index], error))
     return failures

@@ -105,7 +105,7 @@ def test_damaged_checkpoint_is_named(path, damage):
     ("change", "expected"),
     [
         *(({"step": step}, "step: expected a whole number.*; received") for step in (None, "5", 4.5, -1, True, [5])),
-        ({"step": 6}, r"the checkpoint is of step 6, but there are 5"),
+        ({"step": 6}, "of step 6, but there are 5"),
         ({"seconds": -1}, "seconds: expected a number >= 0.0; received -1"),
         ({"history": {}}, "history: expected a list"),
         ({"history": [{"step": 5}]}, "lacks images"),

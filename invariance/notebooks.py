@@ -38,7 +38,7 @@ def newest_run(
         for run in find(folder)[0]
         if run.metrics["experiment"] == experiment
         and (models is None or run.metrics["model"] in models)
-        and (run.folder / "model.keras").is_file()
+        and not run.folder.lacks("model.keras")
     ]
     return max(suitable, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, default=None)
 

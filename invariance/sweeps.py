@@ -166,8 +166,7 @@ def record(suite: str, factor: str | None) -> dict[str, Any]:
 
 def varied(config: Mapping) -> str | None:
     """The factor that a run varies, from its config.json or `record`; None if it varies none."""
-    found = config.get(RECORD)
-    return found.get("varied") if isinstance(found, Mapping) else None
+    return config.get(RECORD, {}).get("varied")
 
 
 def only_for_curves(run: Run) -> bool:

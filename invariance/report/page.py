@@ -82,7 +82,7 @@ class Page:
             parts += [_doses(own) for own in _by_folder(made)]
         if self._models:
             parts.append("<h2>Figures of all models</h2>")
-            parts += [_figure(*each) for each in _together(self._models)]
+            parts += _together(self._models)
             parts.append("<h2>Runs</h2>")
             parts += [_run(run) for run in self._models]
         parts.append("<h2>Differences from the original</h2>")
@@ -119,7 +119,7 @@ class Page:
         parts.append("\n## Differences from the original\n")
         for experiment in self.experiments.values():
             parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
-        parts += [markdown_text(f"Not shown: `{path}`: {reason}") + "\n" for path, reason in self.others]
+        parts += ["\n" + markdown_text(f"Not shown: `{path}`: {reason}") for path, reason in self.others]
         return "\n".join(parts) + "\n"
 
 
@@ -245,8 +245,12 @@ def _stored(path: Path, caption: str) -> str:
         if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
             raise UserError(f"{path}: not a PNG")
     except UserError as error:
-        return f"<p>Not shown: {escape(printable(error))}</p>"
+        return _not_shown(error)
     return _figure(picture, caption)
+
+
+def _not_shown(error: UserError) -> str:
+    return f"<p>Not shown: {escape(printable(error))}</p>"
 
 
 def _figure(picture: bytes, caption: str) -> str:
@@ -257,8 +261,8 @@ def _figure(picture: bytes, caption: str) -> str:
     )
 
 
-def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
-    """(PNG, caption) of the curves of all models, one for each experiment, dataset and profile."""
+def _together(runs: Sequence[Run]) -> Iterator[str]:
+    """Figures of the curves of all models, one for each experiment, dataset and profile."""
     from invariance import figures
 
     groups: dict[tuple, list[Run]] = {}
@@ -272,7 +276,8 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         for run in members:
             try:
                 curve = run.curve(run.task.restricted or common)
-            except UserError:  # no readable curves
+            except UserError as error:
+                yield _not_shown(error)
                 continue
             if curve:
                 curves.setdefault(run.metrics["model"], []).append(curve)
@@ -286,7 +291,7 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         )
         seeds = "; shaded: range over the seeds" if max(map(len, curves.values())) > 1 else ""
         caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean over {classes}{seeds}"
-        yield figures.png(figures.curves_together(curves, task, caption), dpi=110), caption
+        yield _figure(figures.png(figures.curves_together(curves, task, caption), dpi=110), caption)
 
 
 _DOSES = "Dose and response"

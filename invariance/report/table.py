@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from math import exp
+from math import exp, inf
 from statistics import median
 
 from invariance import datasets, variations
@@ -216,8 +216,8 @@ class Table:
                 means = [sum(values) / len(values) for values in scaled(rows, column).values()]
                 pairs = [abs(one - other) > least for one, other in combinations(means, 2)]
                 texts = (
-                    f"{column.title} {exp(deviation):.3f}",
-                    f"{column.title} {exp(least):.2f} ({sum(pairs)} of {len(pairs)})",
+                    f"{column.title} {_factor(deviation):.3f}",
+                    f"{column.title} {_factor(least):.2f} ({sum(pairs)} of {len(pairs)})",
                 )
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
                 what = "the odds P / (1 − P)" if column.scale is log_odds else "the numbers"
@@ -317,6 +317,11 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown, without a line break at its end."""
     lines = (f"| {' | '.join(map(markdown_text, texts))} |" for texts in (heads, *rows))
     return "\n".join([next(lines), "|---" * len(heads) + "|", *lines])
+
+
+def _factor(logarithm: float) -> float:
+    """The factor with this logarithm; infinity if it is too large for a number."""
+    return exp(logarithm) if logarithm < 700 else inf
 
 
 def _pair(columns: Iterable[Column], first: Row, second: Row) -> Pair:

@@ -374,23 +374,24 @@ def check_unchanged(folder: RunFolder, config: RunConfig) -> None:
     Raises:
         UserError: if it holds a run with other settings, one without config.json, or one whose files are damaged.
     """
-    if folder.has("config.json"):
-        try:
+    with _offering_remedies():
+        if folder.has("config.json"):
             before, wanted = folder.json("config.json"), config.to_json()
-        except UserError as error:
-            raise UserError(f"{error}; {_REMEDIES}") from error
-        _compare(folder, {key: before.get(key) for key in wanted}, wanted)
-    elif folder.done or folder.has(CHECKPOINT):
-        # config.json is written before these.
-        raise UserError(f"{folder.path} holds a run without config.json, so its settings are unknown; {_REMEDIES}")
-    if folder.done:
-        try:
+            _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+        elif folder.done or folder.has(CHECKPOINT):
+            # config.json is written before these.
+            raise UserError(f"{folder.path} holds a run without config.json, so its settings are unknown")
+        if folder.done:
             read_metrics(folder, config.task)
-        except UserError as error:
-            raise UserError(f"{error}; {_REMEDIES}") from error
 
 
-_REMEDIES = "--overwrite starts it again, another --runs keeps it"
+@contextlib.contextmanager
+def _offering_remedies() -> Iterator[None]:
+    """Says with an error about what is in a folder how to go on."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite starts it again, another --runs keeps it") from error
 
 
 def _record_provenance(folder: RunFolder, progress: Progress) -> None:
@@ -406,13 +407,14 @@ def _record_provenance(folder: RunFolder, progress: Progress) -> None:
 
 def _check_data(folder: RunFolder, digests: dict[str, str]) -> None:
     """Raises UserError if a run was started with other data."""
-    _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
+    with _offering_remedies():
+        _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
 
 
 def _compare(folder: RunFolder, before: dict, wanted: dict) -> None:
     changes = list(_differences(before, json.loads(json.dumps(wanted))))
     if changes:
-        raise UserError(f"{folder.path} holds a run with other settings ({'; '.join(changes[:3])}); {_REMEDIES}")
+        raise UserError(f"{folder.path} holds a run with other settings ({'; '.join(changes[:3])})")
 
 
 def _differences(before: Any, wanted: Any, path: str = "") -> Iterator[str]:

@@ -51,6 +51,8 @@ class Run:
             UserError: if the file is missing or unreadable.
         """
         rows = self.folder.csv("curves.csv")
+        if not rows:
+            raise UserError(f"{self.folder / 'curves.csv'}: expected rows of numbers; received none")
         self.folder.check("curves.csv", [row["value"] for row in rows], listed(self.task.values))
         return rows
 

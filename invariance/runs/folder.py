@@ -64,6 +64,8 @@ class RunFolder:
         """
         path = self.path / name
         try:
+            if path.is_symlink():
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot create {path}: {error.strerror}") from error

@@ -247,6 +247,8 @@ def test_what_is_no_regular_file(name, kind, tmp_path):
             assert str(bad / name) in page and f"unreadable: {bad.path}" in out
         elif name.endswith("png"):
             assert f"Not shown: {bad / name}: " in page
+        else:
+            assert str(bad / name) in report(runs, "--html")[1]
         listed = assert_survived(runs, "list")
         if name == "curves.csv" and (bad / name).lstat().st_mode & 0o170000 != 0o100000:
             assert re.search(

@@ -411,3 +411,14 @@ def test_errors_say_what_was_expected_and_what_came():
             schema.check(value, kind)
     with pytest.raises(ValueError, match=r"^a\[1\]\.b: expected a number up to 1e\+60; received nan$"):
         schema.bounded({"a": [1, {"b": float("nan")}]})
+
+
+def test_odd_numbers_beside_each_other(tmp_path):
+    """Of right types each, they are averaged and compared."""
+    for seed, (share, learned) in enumerate(((1e-320, {"a": {"b": 1}}), (1 - 1e-16, {"a": 1.0}))):
+        store_run(tmp_path / "runs", "cnn_01", (share,) * 4, seed, learned=learned)
+    path = store_run(tmp_path / "runs") / "metrics.json"
+    metrics = json.loads(path.read_text())
+    # Without the numbers of which the overview speaks.
+    path.write_text(json.dumps({key: value for key, value in metrics.items() if key not in ("p_out", "p_inv")}))
+    report(tmp_path / "runs", "--html")

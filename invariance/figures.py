@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 
 from invariance.files import replacing
 from invariance.ranges import Intervals, centred, contains
-from invariance.wording import join
+from invariance.wording import join, printable
 
 if TYPE_CHECKING:
     from invariance.report.responses import Curve
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from invariance.tasks.draw import Errors
     from invariance.tasks.metrics import Predictions
     from invariance.transfer.answers import Answers
+
+# Names may have characters that the font lacks; they are drawn as boxes.
+warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
 
 # Safe for colour-blind readers (Okabe and Ito). Restricted classes get the strong colours.
 _STRONG, _FREE = ("#D55E00", "#0072B2", "#CC79A7", "#009E73"), "#9A9A9A"
@@ -552,10 +556,10 @@ def curves_together(curves: Mapping[str, Sequence[Mapping[float, float]]], task:
         points = sorted(set.intersection(*map(set, runs)))
         values = np.array([[run[point] for point in points] for run in runs])
         dashes = _DASHES[number // len(_STRONG) % len(_DASHES)]
-        axes.plot(points, values.mean(axis=0), label=name, lw=1.4, color=color, ls=dashes)
+        axes.plot(points, values.mean(axis=0), label=_literal(name), lw=1.4, color=color, ls=dashes)
         if len(runs) > 1:
             axes.fill_between(points, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, lw=0)
-    axes.set(ylabel=task.curve, title=title, yscale="log" if task.logarithmic else "linear")
+    axes.set(ylabel=task.curve, title=_literal(title), yscale="log" if task.logarithmic else "linear")
     _parameter_axis(axes, task)
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
@@ -585,7 +589,7 @@ def responses(curves: Sequence[Curve], title: str) -> Figure:
                 [point.dose for point in curve.points],
                 means,
                 [half or 0.0 for half in halves],
-                label=curve.label,
+                label=_literal(curve.label),
                 color=_STRONG[number % len(_STRONG)],
                 ls=_DASHES[number // len(_STRONG) % len(_DASHES)],
                 lw=1.6,
@@ -627,9 +631,14 @@ def responses(curves: Sequence[Curve], title: str) -> Figure:
     row[0][-1].legend(
         handles.values(), handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8
     )
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(_literal(title), fontsize=10)
     figure.tight_layout()
     return figure
+
+
+def _literal(text: str) -> str:
+    """A text from a file, on one line; nothing in it is a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _sheet(rows: int, columns: int) -> tuple[Figure, Any]:

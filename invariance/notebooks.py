@@ -39,7 +39,7 @@ def newest_run(
         for run in find(folder)[0]
         if run.metrics["experiment"] == experiment
         and (models is None or run.metrics["model"] in models)
-        and (run.folder / "model.keras").is_file()
+        and not run.folder.lacks("model.keras")
     ]
     return max(suitable, key=lambda run: (run.folder / "metrics.json").stat().st_mtime, default=None)
 
@@ -82,7 +82,7 @@ def loaded(run: Run) -> tuple[Any, Any, tuple[int, ...]]:
     """
     from invariance.runs.evaluate import data_of, load_model
 
-    data, classes = data_of(run.config, run.task)
+    data, classes = data_of(run)
     return load_model(run.folder), data, classes
 
 

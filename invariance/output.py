@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO, Any, TextIO, cast
 
 from invariance.errors import RunError
+from invariance.wording import printable
 
 
 class Output:
@@ -117,14 +118,9 @@ def require_written() -> None:
         raise RunError(f"cannot write to standard output: {lost.strerror}")
 
 
-def printable(text: str) -> str:
-    """A text in one line: line breaks, escape sequences and the like as Python writes them in a literal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def complain(error: BaseException) -> None:
     """Prints an error on standard error, in one line."""
-    print(f"error: {printable(str(error))}", file=Output.of(sys.stderr), flush=True)
+    print(f"error: {printable(error)}", file=Output.of(sys.stderr), flush=True)
 
 
 def provide_temporary_folder(folder: str) -> None:

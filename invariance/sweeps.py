@@ -166,8 +166,7 @@ def record(suite: str, factor: str | None) -> dict[str, Any]:
 
 def varied(config: Mapping) -> str | None:
     """The factor that a run varies, from its config.json or `record`; None if it varies none."""
-    found = config.get(RECORD)
-    return found.get("varied") if isinstance(found, Mapping) else None
+    return config.get(RECORD, {}).get("varied")
 
 
 def only_for_curves(run: Run) -> bool:
@@ -188,7 +187,7 @@ def settings(run: Run) -> tuple[dict[str, float], str]:
     """
     config, task = run.config, run.task
     budget, arguments = ({**(config.get(key) or {})} for key in ("budget", "model_arguments"))
-    classes = {row["digit"] for row in run.folder.csv("curves.csv") if isinstance(row.get("digit"), int)}
+    classes = {row["digit"] for row in run.curves()}
     free = [label for label in classes - {*task.restricted} if task.drawn.of(label) == task.ranges.default]
     found: dict[str, float] = {FREE_CLASSES: len(free)}
     shown = {task.drawn.of(label) for label in task.restricted}

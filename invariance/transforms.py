@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import is_positive_integer
 from invariance.ranges import Intervals, Ranges, intervals, length, middles
+from invariance.schema import short
 from invariance.typing import Tensor
 
 if TYPE_CHECKING:
@@ -529,7 +530,7 @@ def transformation_from_json(name: str, value: Mapping) -> tuple[Transformation,
     """
     known = {kind.name: kind for kind in Transformation.__subclasses__()}
     if name not in known:
-        raise ValueError(f"unknown transformation {name!r}; known are {', '.join(known)}")
+        raise ValueError(f"unknown transformation {short(name)}; known are {', '.join(known)}")
     own = {field.name for field in fields(known[name])}
     rest = {key: item for key, item in value.items() if key not in own}
     return known[name](**{key: item for key, item in value.items() if key in own}), rest

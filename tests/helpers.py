@@ -102,7 +102,10 @@ def store_run(
     folder.path.mkdir(parents=True)
     shares = dict(zip(("p_test", "p_in", "p_out", "p_inv"), shares, strict=True))
     images = {key: 0 if value is None else 8033 if key == "p_test" else 1992 for key, value in shares.items()}
-    interval = {key: None if value is None else [value - 0.0125, value + 0.0125] for key, value in shares.items()}
+    interval = {
+        key: None if value is None else [max(0.0, value - 0.0125), min(1.0, value + 0.0125)]
+        for key, value in shares.items()
+    }
     names = {"experiment": EXPERIMENT.name, "model": model, "dataset": dataset, "profile": profile, "seed": seed}
     numbers = {"chance": 0.125, "images": images, **shares, "interval": interval, "train_seconds": 83.4}
     (folder / "config.json").write_text(json.dumps({"protocol": TASK.to_json(), **dict(config)}))

@@ -15,19 +15,8 @@ MODULES = {
 }
 # From the bottom to the top; a module imports from its own layer and those below.
 LAYERS = (
-    (
-        "typing",
-        "wording",
-        "errors",
-        "output",
-        "progress",
-        "processes",
-        "files",
-        "ranges",
-        "xla",
-        "labels",
-        "keras_settings",
-    ),
+    ("typing", "wording", "errors", "output", "progress", "processes", "files", "ranges", "schema"),
+    ("xla", "labels", "keras_settings"),
     ("warp", "random", "routing", "losses", "optimizers", "datasets", "generators", "generators_from_classes"),
     ("transforms", "layers"),
     ("models", "figures"),

@@ -14,10 +14,10 @@ from invariance.errors import UserError
 from invariance.experiment import installed_experiments, installed_modules
 from invariance.files import write_text
 from invariance.runs.execute import PRECISIONS
-from invariance.runs.find import REPEATED, UNFINISHED, Run, find, once, read_task
+from invariance.runs.find import REPEATED, UNFINISHED, Run, find, once, read
 from invariance.runs.folder import RunFolder
-from invariance.tasks import Task
 from invariance.tasks.task import Evaluation
+from invariance.wording import join, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,7 +148,7 @@ def _report(arguments: argparse.Namespace) -> None:
     else:
         print("\n\n".join(table.text() for table in made) or "No finished runs.")
     for path, reason in others:
-        print(output.printable(f"{path}: {reason}"))
+        print(printable(f"{path}: {reason}"))
     page = Page(finished, others, made, verdicts, experiments)
     if arguments.markdown:
         write_text(arguments.markdown, page.markdown())
@@ -174,9 +174,11 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{name}: {experiment.task.title()}\n  models: {', '.join(experiment.models)}")
     finished, others = _found(arguments)
     for run in finished:
-        print(output.printable(f"{run.folder.path}: finished, commit {run.provenance('commit')}"))
+        lacking = run.folder.lacks("curves.csv", "model.keras")
+        without = f"; without {join(lacking)}" if lacking else ""
+        print(printable(f"{run.folder.path}: finished, commit {run.provenance('commit')}{without}"))
     for path, reason in others:
-        print(output.printable(f"{path}: {reason}"))
+        print(printable(f"{path}: {reason}"))
     output.require_written()
 
 
@@ -187,32 +189,32 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UserError("--upright-last: this is a setting of the redraws; add --redraws N")
     if not os.path.isfile(folder / "metrics.json"):
         raise UserError(f"{folder.path} is not the folder of a finished run")
-    config = folder.json("config.json")
-    task = read_task(folder, config)
+    run = read(folder)
+    task, seed = run.task, run.metrics["seed"]
     if arguments.orbit is not None:
-        _evaluate_orbit(arguments, folder, task, config.get("seed", 0))
+        _evaluate_orbit(arguments, run)
         return
     spacing = task.usual_spacing
     if arguments.grid_spacing is not None:
         spacing = check.spacing("--grid-spacing", arguments.grid_spacing, task)
-    evaluation = Evaluation(spacing, redraws=redraws, upright_last=upright_last, seed=config.get("seed", 0))
+    evaluation = Evaluation(spacing, redraws=redraws, upright_last=upright_last, seed=seed)
     task.check(evaluation)
     from invariance.runs.evaluate import evaluate
 
-    evaluate(folder, task, evaluation, arguments.dataset, arguments.json)
+    evaluate(run, evaluation, arguments.dataset, arguments.json)
     output.require_written()
 
 
-def _evaluate_orbit(arguments: argparse.Namespace, folder: RunFolder, task: Task, seed: int) -> None:
+def _evaluate_orbit(arguments: argparse.Namespace, run: Run) -> None:
     copies = arguments.orbit
     for option in ("--redraws", "--grid-spacing", "--dataset", "--json"):
         if getattr(arguments, option[2:].replace("-", "_")) not in (None, 0):
             raise UserError(f"--orbit cannot be combined with {option}: it is measured alone, and kept beside the run")
-    if task.orbit(copies) is None:
+    if run.task.orbit(copies) is None:
         raise UserError("--orbit: only recognition with a range of parameters has scores that can be pooled")
     from invariance.runs.evaluate import evaluate_orbit
 
-    evaluate_orbit(folder, task, Evaluation(task.usual_spacing, orbit=copies, seed=seed))
+    evaluate_orbit(run, Evaluation(run.task.usual_spacing, orbit=copies, seed=run.metrics["seed"]))
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:

@@ -55,7 +55,8 @@ def forecast(
         if not hasattr(model, "training_flops"):
             return
         budget = config.budget
-        done = saved_step(config.folder(runs) / CHECKPOINT) / budget.steps if runs else 0.0
+        saved = saved_step(config.folder(runs) / CHECKPOINT) if runs else 0
+        done = min(1.0, saved / budget.steps)
         classes = config.task.classes(data.y_train)
         sizes = config.task.arguments(data.image_shape, classes)
         training = model.training_flops(*sizes) * budget.steps * budget.batch_size / _TRAINING_SHARE

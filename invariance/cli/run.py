@@ -22,10 +22,11 @@ from invariance.progress import Progress
 from invariance.runs.builder import FileBuilder
 from invariance.runs.engine import carry_out
 from invariance.runs.execute import PRECISIONS, Options, RunConfig, check_unchanged, load_data
-from invariance.runs.find import find
+from invariance.runs.find import UNFINISHED, find
 from invariance.runs.provenance import stderr_on_failure
 from invariance.sweeps import varied
 from invariance.variations import CONTROLS, Variant
+from invariance.wording import printable
 
 if TYPE_CHECKING:
     from invariance.datasets import Data
@@ -327,11 +328,13 @@ def _tables(runs: str, experiment: Experiment, configs: Sequence[RunConfig]) -> 
     from invariance.report.table import tables
 
     folder = configs[0].folder(runs).path.parent.parent
-    finished, _ = find(runs)
+    finished, others = find(runs)
     made = tables([run for run in finished if folder in run.folder.path.parents], {experiment.name: experiment})
     for table in made:
         write_text(folder / "table.md", table.markdown())
-    return "\n\n".join(table.text() for table in made) + f"\n\nTable, curves and figures: {folder}"
+    odd = [(path, reason) for path, reason in others if folder in path.parents and reason != UNFINISHED]
+    parts = [*(table.text() for table in made), *(printable(f"{path}: {reason}") for path, reason in odd)]
+    return "\n\n".join([*parts, f"Table, curves and figures: {folder}"])
 
 
 def _variants(experiment: Experiment, arguments: argparse.Namespace) -> tuple[list[Variant], list[str]]:

@@ -162,7 +162,7 @@ def _verdict(claim: Claim, groups: Mapping) -> Verdict:
                 claim.failed(means | dict(zip(claim.models, each, strict=True)))
                 for each in _combinations([list(models[model].values()) for model in claim.models])
             ]
-        except (KeyError, TypeError, ZeroDivisionError):
+        except (KeyError, TypeError, ValueError, ArithmeticError):
             # Runs that lack a number, because of other classes, say, decide nothing.
             continue
         provisional = not comparable(profile)

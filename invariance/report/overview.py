@@ -93,8 +93,8 @@ def answer(tables: Sequence[Table], experiments: Mapping[str, Experiment]) -> st
 
 def _farthest(table: Table, experiment: Experiment, learns: bool) -> Iterator[tuple[str, float]]:
     """What models are told, and their accuracy farthest out of range."""
-    key = next(column.key for column in table.columns if column.place == FARTHEST)
-    for row in table.rows:
+    key = next((column.key for column in table.columns if column.place == FARTHEST), "")
+    for row in table.rows if key else ():
         entry, value = experiment.models.get(row.model), row.cells[key].ours
         if entry is None or not isinstance(value, float) or hasattr(entry.model, "learner") != learns:
             continue

@@ -12,6 +12,7 @@ from pathlib import Path
 from invariance import datasets
 from invariance.errors import UserError
 from invariance.experiment import Experiment
+from invariance.files import read_bytes
 from invariance.progress import duration
 from invariance.report import overview, responses
 from invariance.report.claims import UNTESTED, Verdict
@@ -19,7 +20,7 @@ from invariance.report.responses import Curve
 from invariance.report.table import PAIRS, Table, common_restricted, markdown_table, warnings_of
 from invariance.runs.find import Run
 from invariance.sweeps import only_for_curves
-from invariance.wording import join
+from invariance.wording import join, markdown_text, printable
 
 TITLE = "Can deep networks learn invariants? Our runs beside the article's"
 QUESTION = (
@@ -81,14 +82,17 @@ class Page:
             parts += [_doses(own) for own in _by_folder(made)]
         if self._models:
             parts.append("<h2>Figures of all models</h2>")
-            parts += [_figure(*each) for each in _together(self._models)]
+            parts += _together(self._models)
             parts.append("<h2>Runs</h2>")
             parts += [_run(run) for run in self._models]
         parts.append("<h2>Differences from the original</h2>")
         parts += [_deviations(experiment) for experiment in self.experiments.values() if experiment.deviations]
         if self.others:
             parts.append("<h2>Folders not shown</h2>\n<ul>")
-            parts += [f"<li><code>{escape(str(path))}</code>: {escape(reason)}</li>" for path, reason in self.others]
+            parts += [
+                f"<li><code>{escape(printable(path))}</code>: {escape(printable(reason))}</li>"
+                for path, reason in self.others
+            ]
             parts.append("</ul>")
         return "\n".join([*parts, "</body>\n</html>\n"])
 
@@ -107,14 +111,15 @@ class Page:
         if made := responses.curves(self.runs):
             parts += [f"## {_DOSES}\n", f"{_DOSES_TEXT}\n"]
             for own in _by_folder(made):
-                parts.append(f"**{_folder(own)}**\n\n{markdown_table(responses.HEADS, responses.texts(own))}\n")
+                points = markdown_table(responses.HEADS, responses.texts(own))
+                parts.append(f"**{markdown_text(_folder(own))}**\n\n{points}\n")
         facts = ((_name(run), *_facts(run)) for run in self._models)
         rows = [(name, *cost, device, commit) for name, cost, device, commit, _ in facts]
         parts += ["## Runs\n", markdown_table(heads, rows)]
         parts.append("\n## Differences from the original\n")
         for experiment in self.experiments.values():
             parts += [f"* {experiment.name}: {what}: {why}." for what, why in experiment.deviations]
-        parts += [f"\nNot shown: `{path}`: {reason}" for path, reason in self.others]
+        parts += ["\n" + markdown_text(f"Not shown: `{path}`: {reason}") for path, reason in self.others]
         return "\n".join(parts) + "\n"
 
 
@@ -203,8 +208,7 @@ def _facts(run: Run) -> tuple[tuple[str, ...], str, str, list[str]]:
     metrics, config = run.metrics, run.config
 
     def number(key, form):
-        value = metrics.get(key)
-        return form(value) if isinstance(value, (int, float)) else "—"
+        return form(metrics[key]) if key in metrics else "—"
 
     cost = (
         number("train_seconds", duration),
@@ -214,11 +218,8 @@ def _facts(run: Run) -> tuple[tuple[str, ...], str, str, list[str]]:
     )
     versions = config.get("versions") or {}
     digests = config.get("data_sha256") or {}
-    provenance = [f"{key} {value}" for key, value in versions.items()] if isinstance(versions, Mapping) else []
-    if isinstance(digests, Mapping):
-        provenance += [f"SHA-256 of {key} {value}" for key, value in digests.items()]
-    else:
-        provenance.append(f"SHA-256 of the data {digests}")
+    provenance = [f"{key} {value}" for key, value in versions.items()]
+    provenance += [f"SHA-256 of {key} {value}" for key, value in digests.items()]
     return cost, run.provenance("device"), run.provenance("commit"), provenance
 
 
@@ -231,25 +232,37 @@ def _run(run: Run) -> str:
         "; ".join(provenance),
     ]
     pictures = [
-        _figure(run.folder / name, caption)
-        for name, caption in run.task.pictures().items()
-        if (run.folder / name).is_file()
+        _stored(run.folder / name, caption) for name, caption in run.task.pictures().items() if run.folder.has(name)
     ]
     text = "<br>".join(escape(line) for line in lines)
     return f"<details><summary>{escape(_name(run))}</summary><p>{text}</p>{''.join(pictures)}</details>"
 
 
-def _figure(picture: bytes | Path, caption: str) -> str:
-    """A PNG, its bytes or its path, embedded in the page."""
-    data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+def _stored(path: Path, caption: str) -> str:
+    """A figure of a run, or why it is not shown."""
+    try:
+        picture = read_bytes(path)
+        if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise UserError(f"{path}: not a PNG")
+    except UserError as error:
+        return _not_shown(error)
+    return _figure(picture, caption)
+
+
+def _not_shown(error: UserError) -> str:
+    return f"<p>Not shown: {escape(printable(error))}</p>"
+
+
+def _figure(picture: bytes, caption: str) -> str:
+    """A PNG embedded in the page."""
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
-        f'{base64.b64encode(data).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
+        f'{base64.b64encode(picture).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
 
-def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
-    """(PNG, caption) of the curves of all models, one for each experiment, dataset and profile."""
+def _together(runs: Sequence[Run]) -> Iterator[str]:
+    """Figures of the curves of all models, one for each experiment, dataset and profile."""
     from invariance import figures
 
     groups: dict[tuple, list[Run]] = {}
@@ -263,7 +276,8 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         for run in members:
             try:
                 curve = run.curve(run.task.restricted or common)
-            except UserError:  # no readable curves
+            except UserError as error:
+                yield _not_shown(error)
                 continue
             if curve:
                 curves.setdefault(run.metrics["model"], []).append(curve)
@@ -277,7 +291,7 @@ def _together(runs: Sequence[Run]) -> Iterator[tuple[bytes, str]]:
         )
         seeds = "; shaded: range over the seeds" if max(map(len, curves.values())) > 1 else ""
         caption = f"{experiment} on {dataset}, {profile}: {task.curve}, mean over {classes}{seeds}"
-        yield figures.png(figures.curves_together(curves, task, caption), dpi=110), caption
+        yield _figure(figures.png(figures.curves_together(curves, task, caption), dpi=110), caption)
 
 
 _DOSES = "Dose and response"

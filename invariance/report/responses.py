@@ -13,6 +13,7 @@ from invariance.files import write_csv
 from invariance.report.statistics import aggregate, interval
 from invariance.runs.find import Run
 from invariance.tasks.columns import Response
+from invariance.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -198,7 +199,7 @@ def text(made: Sequence[Curve]) -> list[str]:
             points.append(f"{point.dose:g}{'*' if point.usual else ''}: {mean:.3f}{spread}")
         level = "" if curve.level is None else f" ({curve.response.level_title} {curve.level:.3f})"
         head = f"{curve.experiment} {curve.label}, {curve.response.key}{level} by {curve.factor}"
-        lines.append(f"{head}: {'; '.join(points)}")
+        lines.append(printable(f"{head}: {'; '.join(points)}"))
     return lines
 
 

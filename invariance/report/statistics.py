@@ -20,9 +20,9 @@ def mean(values: Sequence[Any]) -> Any:
     Of dictionaries, the keys that all of them have.
     """
     first = values[0]
-    if isinstance(first, Mapping):
+    if all(isinstance(value, Mapping) for value in values):
         return {key: mean([value[key] for value in values]) for key in first if all(key in each for each in values)}
-    if isinstance(first, (int, float)) and all(isinstance(value, (int, float)) for value in values):
+    if all(isinstance(value, (int, float)) for value in values):
         return aggregate(values)[0]
     return first
 

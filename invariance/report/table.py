@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from math import exp
+from math import exp, inf
 from statistics import median
 
 from invariance import datasets, variations
@@ -20,7 +20,7 @@ from invariance.report.statistics import aggregate, least_p, permutation, pooled
 from invariance.runs.find import UNKNOWN, Run
 from invariance.sweeps import only_for_curves
 from invariance.tasks.columns import ROUGH, Column, Number, log_odds
-from invariance.wording import join
+from invariance.wording import join, markdown_text, printable
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ class Table:
                 means = [sum(values) / len(values) for values in scaled(rows, column).values()]
                 pairs = [abs(one - other) > least for one, other in combinations(means, 2)]
                 texts = (
-                    f"{column.title} {exp(deviation):.3f}",
-                    f"{column.title} {exp(least):.2f} ({sum(pairs)} of {len(pairs)})",
+                    f"{column.title} {_factor(deviation):.3f}",
+                    f"{column.title} {_factor(least):.2f} ({sum(pairs)} of {len(pairs)})",
                 )
                 over = f"{len(groups)} model{'s' * (len(groups) > 1)}, {sum(map(len, groups))} runs"
                 what = "the odds P / (1 − P)" if column.scale is log_odds else "the numbers"
@@ -278,7 +278,7 @@ class Table:
         heads, rows = self.differences()
         for first, *texts in rows:
             lines.append(f"{first}: " + "; ".join(map(" ".join, zip(heads[1:], texts, strict=True))))
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def markdown(self) -> str:
         """As Markdown: ours and published in neighbouring columns, the uncertainty after ours."""
@@ -294,10 +294,11 @@ class Table:
                 if self.compared:
                     texts.append(column.form(cell.published))
             rows.append([*texts, row.trained])
-        parts = [f"**{self.experiment}, {self.dataset}, {self.profile}.** {' '.join(self.remarks)}"]
+        remarks = " ".join(self.remarks)
+        parts = [markdown_text(f"**{self.experiment}, {self.dataset}, {self.profile}.** {remarks}")]
         parts.append(markdown_table(heads, rows))
         if beneath := self.beneath():
-            parts.append("\n".join(f"* {line}" for line in beneath))
+            parts.append("\n".join(f"* {markdown_text(line)}" for line in beneath))
         heads, rows = self.differences()
         if rows:
             parts += [PAIRS, markdown_table(heads, rows)]
@@ -314,8 +315,13 @@ PAIRS = (
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as Markdown, without a line break at its end."""
-    lines = (f"| {' | '.join(texts)} |" for texts in (heads, *rows))
+    lines = (f"| {' | '.join(map(markdown_text, texts))} |" for texts in (heads, *rows))
     return "\n".join([next(lines), "|---" * len(heads) + "|", *lines])
+
+
+def _factor(logarithm: float) -> float:
+    """The factor with this logarithm; infinity if it is too large for a number."""
+    return exp(logarithm) if logarithm < 700 else inf
 
 
 def _pair(columns: Iterable[Column], first: Row, second: Row) -> Pair:

@@ -1,13 +1,16 @@
 """The state of an unfinished run: saved atomically, restored exactly."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from invariance.errors import RunError
-from invariance.files import replacing
+from invariance.errors import RunError, located
+from invariance.files import opened, replacing
+from invariance.runs.schema import HISTORY, PROGRESS
+from invariance.schema import bounded, check, decode, short
 
 
 def state_variables(model: Any) -> list[Any]:
@@ -47,26 +50,32 @@ def save(path: Path, model: Any, progress: dict) -> None:
         np.savez(file, progress=json.dumps(progress), **arrays)
 
 
-def load(path: Path, model: Any) -> dict:
+def load(path: Path, model: Any, steps: int) -> dict[str, Any]:
     """Restores a saved state into a model, its optimisers and its metrics.
+
+    Args:
+        path: the file.
+        model: a Keras model.
+        steps: of the whole training.
 
     Returns:
         The progress that was saved with it.
 
     Raises:
-        RunError: if the file is damaged or belongs to another model.
+        RunError: if the file is damaged or belongs to another training.
     """
     variables = state_variables(model)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            progress = json.loads(str(archive["progress"]))
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
+            progress = _progress(archive)
             arrays = [archive[f"v{number}"] for number in range(len(archive.files) - 1)]
     except Exception as error:  # a damaged archive may raise anything
-        raise RunError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}); --overwrite starts the run again"
-        ) from error
-    if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-        raise RunError(f"{path}: the checkpoint belongs to another model; --overwrite starts the run again")
+        raise RunError(f"{path}: the checkpoint is damaged ({located(error, '')}); {_REMEDY}") from error
+    if progress["step"] > steps:
+        raise RunError(f"{path}: the checkpoint is of step {progress['step']:,}, but there are {steps:,}; {_REMEDY}")
+    found = [(array.shape, array.dtype) for array in arrays]
+    if found != [(tuple(variable.shape), np.dtype(variable.dtype)) for variable in variables]:
+        raise RunError(f"{path}: the checkpoint belongs to another model; {_REMEDY}")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return progress
@@ -75,7 +84,22 @@ def load(path: Path, model: Any) -> dict:
 def saved_step(path: Path) -> int:
     """The step of a checkpoint; 0 if it is missing or unreadable."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return json.loads(str(archive["progress"]))["step"]
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
+            return _progress(archive)["step"]
     except Exception:  # a damaged archive may raise anything; `load` reports it
         return 0
+
+
+_REMEDY = "--overwrite starts the run again"
+
+
+def _progress(archive: Mapping[str, Any]) -> dict[str, Any]:
+    """The progress in an opened checkpoint; raises ValueError if it is none."""
+    progress = decode(str(archive["progress"]).encode())
+    bounded(progress, most=10**9)  # a row may have been logged for each step
+    check(progress, PROGRESS)
+    for row in progress["history"]:
+        check(row, HISTORY)
+        if row.keys() != progress["history"][0].keys():
+            raise ValueError(f"history: expected equal fields in all rows; received {short(list(row))}")
+    return progress

@@ -17,10 +17,12 @@ from invariance.experiment import Budget, Entry, describe_model
 from invariance.files import replacing, write_json
 from invariance.progress import Progress, duration
 from invariance.runs.builder import FileBuilder
+from invariance.runs.find import read_metrics
 from invariance.runs.folder import CHECKPOINT, RunFolder
 from invariance.runs.orbit import measure_orbit
 from invariance.runs.provenance import import_tensorflow, peak_memory_mb, provenance
 from invariance.tasks import Task
+from invariance.wording import join
 
 if TYPE_CHECKING:
     from invariance.datasets import Data
@@ -81,7 +83,8 @@ class RunConfig:
         """The title of the run's figures."""
         name = datasets.stored_as(self.dataset)
         caveat = datasets.caveat(name, short=True)
-        return f"{self.model} on {name} ({self.profile}, seed {self.seed})" + (f" — {caveat}" if caveat else "")
+        title = f"{self.model} on {name} ({self.profile}, seed {self.seed})" + (f" — {caveat}" if caveat else "")
+        return title.replace("$", r"\$")  # no formulas
 
     def folder(self, runs: str | Path) -> RunFolder:
         """The run's folder below the folder of all runs."""
@@ -145,7 +148,7 @@ def execute(config: RunConfig, runs: str | Path, options: Options = Options(), d
         if options.overwrite:
             folder.clear()
         check_unchanged(folder, config)
-        if folder.done and (folder / "config.json").exists():
+        if folder.done:
             _report_finished(config, folder, progress, options, data)
         else:
             _execute(config, folder, progress, options, data)
@@ -177,7 +180,9 @@ def _report_finished(
         selected, _ = _selected(config, data)
         _check_data(folder, selected.sha256())
     (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed at the very end
-    progress.line(f"{progress.name}: already finished, see {folder.path} (--overwrite starts it again)")
+    lacking = folder.lacks("curves.csv", "model.keras")
+    without = f", but without {join(lacking)}" if lacking else ""
+    progress.line(f"{progress.name}: already finished{without}, see {folder.path} (--overwrite starts it again)")
     if options.redraws and "redraws" not in folder.json("metrics.json"):
         progress.line(f"Redraws: python -m invariance evaluate {folder.path} --redraws {options.redraws}")
 
@@ -208,7 +213,7 @@ def _execute(config: RunConfig, folder: RunFolder, progress: Progress, options: 
     evaluation = budget.evaluation(redraws=options.redraws, seed=config.seed, published=config.published)
     task.check(evaluation)
     described = {**config.to_json(), "data_sha256": data.sha256()}
-    resumed = (folder / "config.json").exists()
+    resumed = folder.has("config.json")
     if resumed:
         _check_data(folder, described["data_sha256"])
 
@@ -367,17 +372,26 @@ def check_unchanged(folder: RunFolder, config: RunConfig) -> None:
     """Checks that a folder is empty or holds this run.
 
     Raises:
-        UserError: if it holds a run with other settings, or one without config.json.
+        UserError: if it holds a run with other settings, one without config.json, or one whose files are damaged.
     """
-    if (folder / "config.json").exists():
-        before, wanted = folder.json("config.json"), config.to_json()
-        _compare(folder, {key: before.get(key) for key in wanted}, wanted)
-    elif folder.done or (folder / CHECKPOINT).exists():
-        # config.json is written before these.
-        raise UserError(
-            f"{folder.path} holds a run without config.json, so its settings are unknown; --overwrite starts it again, "
-            "another --runs keeps it"
-        )
+    with _offering_remedies():
+        if folder.has("config.json"):
+            before, wanted = folder.json("config.json"), config.to_json()
+            _compare(folder, {key: before.get(key) for key in wanted}, wanted)
+        elif folder.done or folder.has(CHECKPOINT):
+            # config.json is written before these.
+            raise UserError(f"{folder.path} holds a run without config.json, so its settings are unknown")
+        if folder.done:
+            read_metrics(folder, config.task)
+
+
+@contextlib.contextmanager
+def _offering_remedies() -> Iterator[None]:
+    """Says with an error about what is in a folder how to go on."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite starts it again, another --runs keeps it") from error
 
 
 def _record_provenance(folder: RunFolder, progress: Progress) -> None:
@@ -393,16 +407,14 @@ def _record_provenance(folder: RunFolder, progress: Progress) -> None:
 
 def _check_data(folder: RunFolder, digests: dict[str, str]) -> None:
     """Raises UserError if a run was started with other data."""
-    _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
+    with _offering_remedies():
+        _compare(folder, {"data_sha256": folder.json("config.json").get("data_sha256")}, {"data_sha256": digests})
 
 
 def _compare(folder: RunFolder, before: dict, wanted: dict) -> None:
     changes = list(_differences(before, json.loads(json.dumps(wanted))))
     if changes:
-        raise UserError(
-            f"{folder.path} holds a run with other settings ({'; '.join(changes[:3])}); "
-            "--overwrite starts it again, another --runs keeps it"
-        )
+        raise UserError(f"{folder.path} holds a run with other settings ({'; '.join(changes[:3])})")
 
 
 def _differences(before: Any, wanted: Any, path: str = "") -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invariance.errors import UserError
-from invariance.runs.folder import ORBIT, RunFolder
+from invariance.errors import UserError, located, one_line
+from invariance.runs.folder import CHECKPOINT, ORBIT, RunFolder
+from invariance.schema import listed
 from invariance.tasks import Task, task_from_json
 
 # Reasons to omit a folder with which nothing is wrong.
@@ -20,21 +20,6 @@ UNKNOWN = "unknown"
 
 # Together they identify a run.
 _NAMES = ("experiment", "model", "dataset", "profile", "seed")
-# What tables and pages read of every task's metrics.
-_TYPE_NAMES: dict[Any, str] = {
-    str: "a text",
-    int: "a whole number",
-    (int, float): "a number",
-    dict: "an object",
-    list: "a list",
-}
-_TYPES: dict[str, Any] = {
-    **dict.fromkeys(_NAMES, str),
-    "seed": int,
-    **dict.fromkeys(("train_seconds", "evaluate_seconds"), (int, float)),
-    **dict.fromkeys(("interval", "images"), dict),
-    "never_answers": list,
-}
 
 
 @dataclass(frozen=True)
@@ -59,6 +44,18 @@ class Run:
         before = [self.config, *(self.config.get("resumed") or [])]
         return " then ".join(dict.fromkeys(str(each.get(key) or UNKNOWN) for each in before))
 
+    def curves(self) -> list[dict[str, Any]]:
+        """The rows of curves.csv: digit, parameter, value.
+
+        Raises:
+            UserError: if the file is missing or unreadable.
+        """
+        rows = self.folder.csv("curves.csv")
+        if not rows:
+            raise UserError(f"{self.folder / 'curves.csv'}: expected rows of numbers; received none")
+        self.folder.check("curves.csv", [row["value"] for row in rows], listed(self.task.values))
+        return rows
+
     def curve(self, labels: Iterable[int]) -> dict[float, float]:
         """The mean over some classes of the values in curves.csv.
 
@@ -72,12 +69,9 @@ class Run:
             UserError: if the file is missing or unreadable.
         """
         chosen, points = set(labels), dict[float, list[float]]()
-        for row in self.folder.csv("curves.csv"):
-            try:
-                if row["digit"] in chosen:
-                    points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{self.folder / 'curves.csv'}: unreadable ({error!r})") from error
+        for row in self.curves():
+            if row["digit"] in chosen:
+                points.setdefault(float(row["parameter"]), []).append(float(row["value"]))
         return {point: sum(values) / len(values) for point, values in points.items()}
 
 
@@ -89,8 +83,46 @@ def read_task(folder: RunFolder, config: Mapping) -> Task:
     """
     try:
         return task_from_json(config["protocol"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({error!r})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a run's configuration ({located(error, '')})") from error
+
+
+def read_metrics(folder: RunFolder, task: Task) -> dict[str, Any]:
+    """What a run measured.
+
+    Raises:
+        UserError: if metrics.json cannot be read, or is not what its task measures.
+    """
+    metrics = folder.json("metrics.json")
+    _require(folder / "metrics.json", task, metrics)
+    return metrics
+
+
+def read(folder: RunFolder) -> Run:
+    """Reads a finished run.
+
+    Raises:
+        UserError: if one of its files cannot be read, or does not hold what such a run's does.
+    """
+    config = folder.json("config.json")
+    task = read_task(folder, config)
+    return Run(folder, config, read_metrics(folder, task), task, _read_orbit(folder, task))
+
+
+def _read_orbit(folder: RunFolder, task: Task) -> dict | None:
+    if not folder.has(ORBIT):
+        return None
+    found = folder.json(ORBIT)
+    for pooled in found["pooled"].values():
+        _require(folder / ORBIT, task, pooled)
+    return found
+
+
+def _require(path: Path, task: Task, metrics: Mapping) -> None:
+    try:
+        task.require_metrics(metrics)
+    except ValueError as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
 
 
 def find(runs: str | Path) -> tuple[list[Run], list[tuple[Path, str]]]:
@@ -100,54 +132,19 @@ def find(runs: str | Path) -> tuple[list[Run], list[tuple[Path, str]]]:
         The finished runs, sorted by path, and (folder, reason) for each run that is unfinished or unreadable.
     """
     finished, others = [], []
-    for config in sorted(Path(runs).glob("*/*/*/*/seed-*/config.json")):
-        folder = RunFolder(config.parent)
-        if not folder.done:
-            others.append((folder.path, UNFINISHED))
-            continue
+    for path in sorted(Path(runs).glob("*/*/*/*/seed-*")):
+        folder = RunFolder(path)
+        if not any(map(folder.has, ("config.json", "metrics.json", CHECKPOINT))):
+            continue  # nothing has been written yet
         try:
-            finished.append(_read(folder))
+            if folder.done:
+                finished.append(read(folder))
+            else:
+                folder.json("config.json")
+                others.append((path, UNFINISHED))
         except UserError as error:
-            others.append((folder.path, str(error)))
+            others.append((path, str(error)))
     return finished, others
-
-
-def _read(folder: RunFolder) -> Run:
-    config, metrics = folder.json("config.json"), folder.json("metrics.json")
-    task = read_task(folder, config)
-    if not all(isinstance(each, dict) for each in (config.get("resumed") or [])):
-        raise UserError(f"{folder / 'config.json'}: resumed is not a list of objects")
-    try:
-        if missing := [key for key in _NAMES if key not in metrics]:
-            raise ValueError(f"lacks {', '.join(missing)}")
-        for key, value in metrics.items():
-            expected = _TYPES.get(key)
-            # To Python, a truth value is an int, and infinity and NaN are floats.
-            if expected and (not isinstance(value, expected) or isinstance(value, bool) or _is_odd(value)):
-                raise ValueError(f"{key} is not {_TYPE_NAMES[expected]}: {value!r}")
-        task.require_metrics(metrics)
-    except ValueError as error:
-        raise UserError(f"{folder / 'metrics.json'}: {error}") from error
-    return Run(folder, config, metrics, task, _read_orbit(folder, task))
-
-
-def _read_orbit(folder: RunFolder, task: Task) -> dict | None:
-    if not (folder / ORBIT).exists():
-        return None
-    found = folder.json(ORBIT)
-    try:
-        for pooled in found["pooled"].values():
-            task.require_metrics(pooled)
-        if not all(isinstance(found[key], kind) for key, kind in (("copies", int), ("told", str))):
-            raise ValueError("copies is not a whole number, or told not a text")
-    except (KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{folder / ORBIT}: not what was measured ({error})") from error
-    return found
-
-
-def _is_odd(value: Any) -> bool:
-    """Whether a value is a number that is not finite."""
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def once(runs: Iterable[Run]) -> tuple[list[Run], list[tuple[Path, str]]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import fcntl
-import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from invariance.errors import RunError, UserError
-from invariance.files import read_csv
+from invariance import schema
+from invariance.errors import RunError, UserError, one_line
+from invariance.files import opened, read_bytes, read_csv
+from invariance.runs.schema import OBJECTS, ROWS
 
 # An unfinished run resumes from this file.
 CHECKPOINT = "checkpoint.npz"
@@ -35,43 +37,80 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        """Whether the run is complete."""
-        return (self.path / "metrics.json").is_file()
+        """Whether the run is complete: its last file is there, though it may turn out to be damaged."""
+        return self.has("metrics.json")
+
+    def has(self, name: str) -> bool:
+        """Whether there is something of that name, be it a file or not."""
+        return os.path.lexists(self / name)
+
+    def lacks(self, *names: str) -> list[str]:
+        """Those of some files that are not there, or are no regular files."""
+
+        def readable(name: str) -> bool:
+            try:
+                opened(self / name).close()
+            except OSError:
+                return False
+            return True
+
+        return [name for name in names if not readable(name)]
 
     def stage(self, name: str) -> RunFolder:
-        """The folder of a stage that precedes the training of the network; created if necessary."""
+        """The folder of a stage that precedes the training of the network; created if necessary.
+
+        Raises:
+            RunError: if it cannot be created.
+        """
         path = self.path / name
-        path.mkdir(exist_ok=True)
+        try:
+            if path.is_symlink():
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot create {path}: {error.strerror}") from error
         return RunFolder(path)
 
     def __truediv__(self, name: str) -> Path:
         """The path of one of the folder's files."""
         return self.path / name
 
-    def json(self, name: str) -> dict:
-        """Reads one of the folder's JSON files.
+    def json(self, name: str) -> dict[str, Any]:
+        """Reads one of the folder's JSON files: an object, of the type that `runs.schema` declares.
 
         Raises:
-            UserError: if it is missing or does not hold a JSON object.
+            UserError: if it is missing, or something else.
         """
+        data = read_bytes(self / name)
         try:
-            value = json.loads((self / name).read_text(encoding="utf-8"))
-            if not isinstance(value, dict):
-                raise ValueError("not an object")
-            return value
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self / name}: unreadable ({error})") from error
+            value = schema.decode(data)
+        except ValueError as error:
+            raise UserError(f"{self / name}: unreadable ({one_line(error)})") from error
+        self.check(name, value, OBJECTS.get(Path(name).name, dict[str, Any]))
+        return value
 
-    def csv(self, name: str) -> list[dict]:
-        """Reads one of the folder's CSV files.
+    def csv(self, name: str) -> list[dict[str, Any]]:
+        """Reads one of the folder's CSV files: rows of the type that `runs.schema` declares.
 
         Raises:
-            UserError: if it is missing or unreadable.
+            UserError: if it is missing, or something else.
+        """
+        rows, kind = read_csv(self / name), ROWS.get(Path(name).name, dict[str, Any])
+        for row in rows:
+            self.check(name, row, kind)
+        return rows
+
+    def check(self, name: str, value: Any, kind: Any) -> None:
+        """Checks what one of the folder's files holds.
+
+        Raises:
+            UserError: if it is not of a type, see `schema.check`; or too large, see `schema.bounded`.
         """
         try:
-            return read_csv(self / name)
-        except (OSError, ValueError, csv.Error) as error:
-            raise UserError(f"{self / name}: unreadable ({error})") from error
+            schema.bounded(value)
+            schema.check(value, kind)
+        except ValueError as error:
+            raise UserError(f"{self / name}: {one_line(error)}") from error
 
     @contextlib.contextmanager
     def locked(self, patience: float = 10.0) -> Iterator[None]:
@@ -85,9 +124,11 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  (held for the block)
+            # A link is not followed: what it leads to would be emptied.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.fdopen(os.open(self / ".lock", flags, 0o666), "r+", encoding="utf-8")
         except OSError as error:
-            raise RunError(f"cannot use the run folder {self.path}: {error.strerror}") from error
+            raise RunError(f"cannot use the run folder {self.path}: {error.strerror or error}") from error
         with lock:
             deadline = time.monotonic() + patience
             while True:
@@ -110,7 +151,8 @@ class RunFolder:
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
             for partial in self.path.rglob(".partial-*"):
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # not one of ours, then
+                    partial.unlink(missing_ok=True)
             yield
 
     def clear(self) -> None:
@@ -121,6 +163,8 @@ class RunFolder:
         """
         try:
             for name in ("metrics.json", CHECKPOINT):
+                if (self / name).is_dir() and not (self / name).is_symlink():
+                    shutil.rmtree(self / name)
                 (self / name).unlink(missing_ok=True)
             for path in sorted(self.path.rglob("*"), reverse=True):
                 if path.is_dir() and not path.is_symlink():

@@ -127,8 +127,8 @@ def train(
     # Tracing creates the variables of the metrics, which a checkpoint restores.
     step_function = step_function.get_concrete_function(*signature)
     done: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
-    if saved.exists():
-        done = checkpoint.load(saved, model)
+    if folder.has(CHECKPOINT):
+        done = checkpoint.load(saved, model, budget.steps)
         if 0 < done["step"] < budget.steps:
             progress.line(f"{progress.name}: resuming from step {done['step']:,} of {budget.steps:,}")
     step, history = done["step"], done["history"]

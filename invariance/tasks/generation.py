@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import centred, contains, length
+from invariance.schema import Amount, Count, Label
 from invariance.tasks.columns import IN, OUT, Column, Number, Response, error, ratio, share
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.wording import join
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from invariance.datasets import Data
+
+
+# Of each class.
+_ERRORS = dict[Label, Amount]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,14 @@ class Generation(Task):
     encodes: ClassVar[bool] = True
     # What figures show above, or beside, the drawn images: see `beside`.
     above: ClassVar[str] = "expected"
+    measures: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(("mse_in", "mse_out", "ratio"), _ERRORS),
+        "mse_between": Annotated[_ERRORS, Meta(min_length=1)],
+        "ratio_others": tuple[Amount, Amount],
+        "unblurred": dict[str, _ERRORS],
+        "baselines": dict[str, dict[str, _ERRORS]],
+        "images": dict[str, Count],
+    }
 
     def points(self, spacing: float | None) -> np.ndarray:
         """The grid, the transformation's unblurred points, and single values of the averages' ranges."""
@@ -258,17 +273,9 @@ class Generation(Task):
             texts.append(f"{'others' if texts else 'all classes: out/in'} {min(free):.2f} to {max(free):.2f}")
         return "; ".join(texts)
 
-    def require_metrics(self, metrics: Mapping) -> None:
-        for key in ("mse_in", "mse_out", "ratio"):
-            if key not in metrics:
-                raise ValueError(f"lacks {key}")
-            value = metrics[key]
-            if not isinstance(value, Mapping) or not all(
-                isinstance(each, (int, float)) and not isinstance(each, bool) and each >= 0 for each in value.values()
-            ):
-                raise ValueError(f"{key} is not an object of errors")
-        if not isinstance(metrics.get("images", {}), Mapping):
-            raise ValueError("images: not an object")
+    @property
+    def required(self) -> Mapping[str, Any]:
+        return dict.fromkeys(("mse_in", "mse_out", "ratio"), _ERRORS)
 
     def pictures(self) -> Mapping[str, str]:
         return {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from invariance.errors import require_count
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, extent, length, overlap
+from invariance.schema import Amount, Count, Share, mapped, record
 from invariance.tasks.columns import FARTHEST, IN, OUT, Column, Response, log_odds, share
 from invariance.tasks.metrics import METRICS
 from invariance.tasks.task import Evaluation, Measured, Task
@@ -47,6 +50,17 @@ class Recognition(Task):
     curve = "accuracy"
     told = "K0: labelled images"
     redrawn = True
+    measures: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(METRICS, Share | None),
+        "chance": Annotated[float, Meta(ge=1e-6, le=1)],
+        "interval": dict[str, tuple[Share, Share] | None],
+        "images": dict[str, Count],
+        "never_answers": list[Count],
+        "reconstruction": dict[str, Amount | None],
+        "redraws": mapped(record("redraws", {"mean": Share, "variance": Amount, "redraws": Count}) | None),
+        "applied_movement": mapped(record("applied", {"images": Count, "undone": float, "correlation": float})),
+    }
+    values = Share
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,16 +237,9 @@ class Recognition(Task):
             return ["gives the same answer to every image"]
         return [f"never answers {join(never, 'or')}"]
 
-    def require_metrics(self, metrics: Mapping) -> None:
-        if "p_test" not in metrics:
-            raise ValueError("lacks p_test")
-        for key in ("chance", *METRICS):
-            value = metrics.get(key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 <= value <= 1):
-                raise ValueError(f"{key} is not a share: {value!r}")
-        if not isinstance(metrics.get("images", {}), Mapping):
-            raise ValueError("images: not an object")
+    @property
+    def required(self) -> Mapping[str, Any]:
+        return {"p_test": self.measures["p_test"]}
 
     def pictures(self) -> Mapping[str, str]:
         by = self.transformation.parameter

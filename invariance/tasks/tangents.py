@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import require_positive
 from invariance.progress import Progress
 from invariance.ranges import contains
+from invariance.schema import Amount, Count, Label, record
 from invariance.tasks.columns import Column, share
 from invariance.tasks.task import Evaluation, Measured, Task
 from invariance.wording import join
@@ -53,6 +54,11 @@ class Tangents(Task):
     curve = "share of the tangent that is missed"
     logarithmic = True
     told = "K1: which drawings show the same image"
+    measures: ClassVar[Mapping[str, Any]] = {
+        **dict.fromkeys(GROUPS, dict[str, Amount]),
+        "digits": dict[Label, dict[str, Amount]],
+        "images": dict[str, Count],
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +66,7 @@ class Tangents(Task):
         if not 0 < self.step < float("inf"):
             raise ValueError(f"Argument `step` must be positive. Received: {self.step!r}")
         object.__setattr__(self, "walks", tuple(map(float, self.walks)))
-        if not self.walks or any(count < 1 or abs(count - round(count)) > 1e-6 for count in self._steps()):
+        if not self.walks or any(not 1 <= count < 1e5 or abs(count - round(count)) > 1e-6 for count in self._steps()):
             raise ValueError(
                 f"Argument `walks` must be parameters a whole number of steps above the identity, in steps of "
                 f"{self.step:g}. Received: {self.walks}"
@@ -177,16 +183,10 @@ class Tangents(Task):
             "it nearest to the true image; doing nothing is 1."
         ]
 
-    def require_metrics(self, metrics: Mapping) -> None:
-        found = [metrics[group] for group in GROUPS if group in metrics]
-        if not found:
-            raise ValueError(f"lacks {' and '.join(GROUPS)}")
-        for group in found:
-            values = [group.get(key) for key in self.keys] if isinstance(group, Mapping) else [None]
-            if not all(isinstance(each, (int, float)) and not isinstance(each, bool) and each >= 0 for each in values):
-                raise ValueError(f"a group of classes is not an object of the shares {', '.join(self.keys)}")
-        if not isinstance(metrics.get("images", {}), Mapping):
-            raise ValueError("images: not an object")
+    @property
+    def required(self) -> Mapping[str, Any]:
+        group = "restricted" if self.restricted else "free"
+        return {group: record(group, dict.fromkeys(self.keys, Amount))}
 
     def pictures(self) -> Mapping[str, str]:
         by = self.transformation.parameter

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from invariance.errors import UserError
 from invariance.progress import Progress
 from invariance.ranges import Intervals, Ranges, complement, extent, intervals
+from invariance.schema import Amount, bounded, check, declared, record, short
 from invariance.tasks.columns import Column, Response
 from invariance.transforms import Transformation, transformation_from_json
 from invariance.wording import join
@@ -130,6 +131,9 @@ class Task:
     told: ClassVar[str]
     # Whether models can also be measured with random parameters.
     redrawn: ClassVar[bool] = False
+    # What metrics.json may hold: name -> type. Values in curves.csv: their type.
+    measures: ClassVar[Mapping[str, Any]]
+    values: ClassVar[Any] = Amount
 
     def __post_init__(self) -> None:
         for pairs in (*self.ranges.all, *(self.training.all if self.training else ())):
@@ -386,9 +390,18 @@ class Task:
         """Reasons not to take a run's metrics at face value."""
         return []
 
-    def require_metrics(self, metrics: Mapping) -> None:
-        """Raises ValueError, naming the field, if a run's metrics are incomplete or malformed."""
+    @property
+    def required(self) -> Mapping[str, Any]:
+        """What metrics.json must hold: name -> type."""
         raise NotImplementedError
+
+    def require_metrics(self, metrics: Mapping) -> None:
+        """Raises ValueError, naming the field, if a run's metrics are incomplete or malformed.
+
+        What other tasks measure must not be malformed either, because tables and claims may read it.
+        """
+        known = {name: own for kind in _kinds() for name, own in kind.measures.items()}
+        check(metrics, record("metrics", self.required, known))
 
     def pictures(self) -> Mapping[str, str]:
         """The figures of a run shown in reports: file name -> caption; by default those of what was learnt first."""
@@ -411,6 +424,11 @@ class Task:
         return {**value, **self.transformation.to_json()}
 
 
+def _kinds() -> list[type[Task]]:
+    """All tasks that are declared."""
+    return [*Task.__subclasses__(), *(own for kind in Task.__subclasses__() for own in kind.__subclasses__())]
+
+
 def task_from_json(value: Mapping) -> Task:
     """The task described in a run's config.json, see `Task.to_json`.
 
@@ -418,10 +436,12 @@ def task_from_json(value: Mapping) -> Task:
         KeyError, TypeError, ValueError, AttributeError: if the description is incomplete or malformed.
     """
     name, _, by = value["kind"].partition("_by_")
-    kinds = [*Task.__subclasses__(), *(own for kind in Task.__subclasses__() for own in kind.__subclasses__())]
-    known = {kind.name: kind for kind in kinds}
+    known = {kind.name: kind for kind in _kinds()}
     if name not in known:
-        raise ValueError(f"unknown task {name!r}; known are {', '.join(known)}")
+        raise ValueError(f"unknown task {short(name)}; known are {', '.join(known)}")
+    # Ranges are compared with each other modulo a period: with larger numbers, or more, that takes for ever.
+    bounded(value, largest=1e4, most=10_000)
+    check(value, record(name, {}, declared(known[name])))
     rest = {key: item for key, item in value.items() if key != "kind"}
     transformation, rest = transformation_from_json(by or known[name].implied or "", rest)
     ranges = {key: Ranges.from_json(rest[key]) for key in ("ranges", "training") if rest.get(key) is not None}

@@ -26,7 +26,10 @@ def test_report_and_list(capsys, tmp_path):
     assert "| cnn_00 | 0 | .5000 | .4000 | .3000 | .2000 |" in markdown.read_text()
     assert main(["list", "--runs", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
-    assert f"{done.path}: finished, commit abc\n" in out and f"{begun.path}: not finished" in out
+    assert (
+        f"{done.path}: finished, commit abc; without curves.csv and model.keras\n" in out
+        and f"{begun.path}: not finished" in out
+    )
     for name, experiment in installed_experiments().items():
         assert f"{name}: {experiment.task.title()}\n  models: {', '.join(experiment.models)}\n" in out
 

@@ -215,7 +215,7 @@ def runs(tmp_path, monkeypatch):
     """A folder with RUN, a finished run of recognition, DRAWN, one of generation, and EMPTY."""
     monkeypatch.chdir(tmp_path)
     for name in ("RUN", "DRAWN"):
-        (tmp_path / name).symlink_to(store_run(tmp_path, name).path)
+        (tmp_path / name).symlink_to(store_run(tmp_path, name, mse_in={}, mse_out={}, ratio={}).path)
     (tmp_path / "DRAWN" / "config.json").write_text(json.dumps({"protocol": EXPERIMENTS[S].task.to_json()}))
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "a.txt").write_text("")
@@ -280,7 +280,7 @@ def test_list_prints_the_experiments_before_it_looks_for_runs(capsys):
     assert_one_line(err, "--runs: no such folder: no")
 
 
-@pytest.mark.parametrize("protocol", [5, {"kind": "drawing"}, {"kind": "generation_by_shift", "ranges": 3}])
+@pytest.mark.parametrize("protocol", [{}, {"kind": "drawing"}, {"kind": "generation_by_shift", "ranges": 3}])
 def test_evaluate_what_describes_no_task(capsys, tmp_path, protocol):
     folder = store_run(tmp_path, config={"protocol": protocol})
     refused(capsys, lambda: main(["evaluate", str(folder.path)]), "config.json: not a run's configuration")

@@ -286,7 +286,7 @@ def test_forecast_counts_what_is_left(monkeypatch, tmp_path):
     assert whole == pytest.approx(900 * (1 + evaluation / training) + 20, abs=1)
     folder = config.folder(tmp_path)
     folder.path.mkdir(parents=True)
-    np.savez(folder / CHECKPOINT, progress=json.dumps({"step": 9}))
+    np.savez(folder / CHECKPOINT, progress=json.dumps({"step": 9, "seconds": 0.1, "history": []}))
     assert seconds(tmp_path) == pytest.approx(whole - 900 * 9 / 12, abs=1)
     # --overwrite starts from scratch; so does a checkpoint that cannot be read, until the run reports it.
     assert seconds(None) == whole

@@ -1,5 +1,7 @@
 """Checkpoints: all of a training's state, saved and restored; what is damaged or not finite is refused."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from invariance.errors import RunError
 from invariance.runs import checkpoint
 from tests.runs.test_training import assert_same_state, network, state, two_optimisers
 
-PROGRESS = {"step": 5, "seconds": 0.1, "history": [{"step": 5, "loss": 0.1 + 0.2}]}
+PROGRESS = {"step": 5, "seconds": 0.1, "history": [{"step": 5, "images": 40, "seconds": 0.1, "loss": 0.1 + 0.2}]}
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_the_state_is_complete():
 def test_round_trip(path):
     model, other = network(), network(seed=1)
     checkpoint.save(path, model, PROGRESS)
-    assert checkpoint.load(path, other) == PROGRESS and checkpoint.saved_step(path) == 5
+    assert checkpoint.load(path, other, 5) == PROGRESS and checkpoint.saved_step(path) == 5
     assert_same_state(state(model), state(other))
 
 
@@ -54,7 +56,7 @@ def test_model_without_variables(path):
     """Not even an optimiser's."""
     model = keras.Sequential([keras.layers.Flatten()])
     checkpoint.save(path, model, PROGRESS)
-    assert checkpoint.load(path, model) == PROGRESS
+    assert checkpoint.load(path, model, 5) == PROGRESS
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -92,14 +94,50 @@ def test_damaged_checkpoint_is_named(path, damage):
     path.write_bytes(damaged)
     before = state(model)
     with pytest.raises(RunError) as caught:
-        checkpoint.load(path, model)
+        checkpoint.load(path, model, 5)
     text = str(caught.value)
     assert_same_state(state(model), before)
     assert str(path) in text and "damaged" in text and "--overwrite" in text and "\n" not in text
     assert path.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("other", ["another model", "more arrays", "fewer arrays", "without progress"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        *(({"step": step}, "step: expected a whole number.*; received") for step in (None, "5", 4.5, -1, True, [5])),
+        ({"step": 6}, "of step 6, but there are 5"),
+        ({"seconds": -1}, "seconds: expected a number >= 0.0; received -1"),
+        ({"history": {}}, "history: expected a list"),
+        ({"history": [{"step": 5}]}, "lacks images"),
+        ({"history": [*PROGRESS["history"], {"step": 5, "images": 40, "seconds": 1}]}, "expected equal fields"),
+        ({"history": [{**PROGRESS["history"][0], "loss": float("nan")}]}, "malformed"),
+    ],
+)
+def test_progress_that_cannot_be_is_refused(path, change, expected):
+    model = network()
+    checkpoint.save(path, model, PROGRESS | change)
+    before = state(model)
+    with pytest.raises(RunError, match=rf"{path}: the checkpoint is .*{expected}.*; --overwrite starts"):
+        checkpoint.load(path, model, 5)
+    assert_same_state(state(model), before)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_what_is_no_regular_file_is_refused(path, kind):
+    model = network()
+    checkpoint.save(path.with_name("elsewhere.npz"), model, PROGRESS)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("elsewhere.npz" if kind == "link" else "nowhere")
+    with pytest.raises(RunError, match="not a regular file"):
+        checkpoint.load(path, model, 5)
+    assert checkpoint.saved_step(path) == 0
+
+
+@pytest.mark.parametrize("other", ["another model", "other types", "more arrays", "fewer arrays", "without progress"])
 def test_checkpoint_of_another_model_is_refused(path, other):
     checkpoint.save(path, network(), PROGRESS)
     if other == "another model":
@@ -109,12 +147,14 @@ def test_checkpoint_of_another_model_is_refused(path, other):
         with np.load(path) as archive:
             arrays = dict(archive)
         last = f"v{len(arrays) - 2}"
-        if other == "more arrays":
+        if other == "other types":
+            arrays["v0"] = arrays["v0"].astype("U8")
+        elif other == "more arrays":
             arrays[f"v{len(arrays) - 1}"] = np.zeros(3)
         else:
             del arrays[last if other == "fewer arrays" else "progress"]
         np.savez(path, **arrays)
     before = state(model)
     with pytest.raises(RunError, match=r"damaged|another model"):
-        checkpoint.load(path, model)
+        checkpoint.load(path, model, 5)
     assert_same_state(state(model), before)

@@ -370,11 +370,12 @@ def test_run_in_use_by_another_process(copy, data, monkeypatch):
 def test_resuming_with_another_program_is_recorded(tmp_path, monkeypatch, capsys):
     folder = RunFolder(tmp_path)
     first, second = {"device": "a", "commit": "1"}, {"device": "b", "commit": "1"}
-    write_json(folder / "config.json", {"model": "x", **first})
+    config = {"protocol": {}, "model": "x", **first}
+    write_json(folder / "config.json", config)
     for here in (first, second, second, first):
         monkeypatch.setattr(execute, "provenance", lambda here=here: here)
         execute._record_provenance(folder, Progress("x"))
-    assert folder.json("config.json") == {"model": "x", **first, "resumed": [second, first]}
+    assert folder.json("config.json") == {**config, "resumed": [second, first]}
     assert capsys.readouterr().out == "x: resumed with another device; see config.json\n" * 2
 
 

@@ -41,7 +41,8 @@ def test_damaged_files_are_named(tmp_path, file, damaged):
     assert [run.folder for run in finished] == [good]
     [(path, reason)] = others
     assert path == bad.path
-    assert reason.startswith(f"{bad.path}/{file}.json: unreadable") and "\n" not in reason
+    problem = "expected an object" if damaged in ("[1]", "null") else "unreadable"
+    assert reason.startswith(f"{bad.path}/{file}.json: {problem}") and "\n" not in reason
 
 
 @pytest.mark.parametrize("key", ["experiment", "model", "dataset", "profile", "seed", "p_test"])
@@ -55,7 +56,7 @@ def test_missing_metrics_are_named(tmp_path, key):
 
 @pytest.mark.parametrize(
     "protocol",
-    [5, {}, {"kind": "drawing"}, {"kind": "generation_by_rotation"}, {"kind": "generation_by_shift", "ranges": 3}],
+    [{}, {"kind": "drawing"}, {"kind": "generation_by_rotation"}, {"kind": "generation_by_shift", "ranges": 3}],
 )
 def test_what_describes_no_task_is_named(tmp_path, protocol):
     folder = store_run(tmp_path, config={"protocol": protocol})

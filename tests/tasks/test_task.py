@@ -269,16 +269,26 @@ def test_declared_classes():
     ("task", "metrics", "message"),
     [
         (ROTATED, {}, "lacks p_test"),
-        *((ROTATED, {"p_test": value}, "p_test is not a share") for value in ("0.5", True, 1.5, -0.1, [0.5])),
-        *((ROTATED, {"p_test": 0.5, key: 2}, f"{key} is not a share") for key in ("p_inv", "chance", "false_alarms")),
-        (ROTATED, {"p_test": 0.5, "images": 3}, "images: not an object"),
+        *((ROTATED, {"p_test": value}, "p_test: expected a number") for value in ("0.5", True, 1.5, -0.1, [0.5])),
+        *(
+            (ROTATED, {"p_test": 0.5, key: 2}, f"^{key}: expected a number <= 1.0; received 2$")
+            for key in ("p_inv", "chance", "false_alarms")
+        ),
+        (ROTATED, {"p_test": 0.5, "images": 3}, "^images: expected an object; received 3$"),
+        (
+            ROTATED,
+            {"p_test": 0.5, "interval": {"p_in": [0.5]}},
+            r"^interval\[\.\.\.\]: expected a list of length 2; received",
+        ),
+        # Whatever the task: a table or a claim may read it.
+        (ROTATED, {"p_test": 0.5, "ratio": {"4": "x"}}, r"^ratio\[\.\.\.\]: expected a number; received {'4': 'x'}$"),
         (ROTATED, {"p_test": 0.5, "p_in": None}, None),
         (DRAWN, {"mse_in": {}, "mse_out": {}}, "lacks ratio"),
         *(
-            (DRAWN, {"mse_in": {}, "mse_out": value, "ratio": {}}, "mse_out is not an object of errors")
-            for value in (0.5, {"4": "1"}, {"4": True}, {"4": -1})
+            (DRAWN, {"mse_in": {}, "mse_out": value, "ratio": {}}, r"mse_out(\[\.\.\.\])?: expected .* received")
+            for value in (0.5, {"4": "1"}, {"4": True}, {"4": -1}, {"four": 1.0})
         ),
-        (DRAWN, {"mse_in": {}, "mse_out": {}, "ratio": {}, "images": []}, "images: not an object"),
+        (DRAWN, {"mse_in": {}, "mse_out": {}, "ratio": {}, "images": []}, "images: expected an object"),
         (DRAWN, {"mse_in": {"4": 0}, "mse_out": {"4": 0.5}, "ratio": {"4": 2.5}}, None),
     ],
 )

@@ -368,14 +368,7 @@ def samples(drawn: np.ndarray, points: Any, task: Task, title: str) -> Figure:
         task: names the parameter.
         title: of the figure.
     """
-    figure, panels = _sheet(*drawn.shape[:2])
-    for row, images in enumerate(drawn):
-        for column, image in enumerate(images):
-            _image(panels[row, column], (image + 1) / 2)
-            if row == 0:
-                panels[row, column].set_title(f"{points[column]:.3g}", fontsize=7, pad=2)
-    figure.suptitle(f"{title} ({_named(task)})", fontsize=10)
-    return figure
+    return _grid((drawn + 1) / 2, points, f"{title} ({_named(task)})")
 
 
 def _named(task: Task) -> str:
@@ -472,6 +465,29 @@ def answers(given: Answers, title: str) -> Figure:
     panels[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"{title}\ntest images, moved from upright; {given.unit}", fontsize=10)
     figure.tight_layout()
+    return figure
+
+
+def moved(times: np.ndarray, images: np.ndarray, title: str) -> Figure:
+    """Images moved by a learnt movement: a row for each image, a column for each time.
+
+    Args:
+        times: (number,), of the movement's own unit.
+        images: (rows, number, height, width, channels) in [0, 1], or near it.
+        title: the figure's title.
+    """
+    return _grid(images, times, f"{title}\ntest images, moved as was learnt, by times from end to end")
+
+
+def _grid(images: np.ndarray, heads: Any, title: str) -> Figure:
+    """Images (rows, columns, height, width, channels) in [0, 1], with a number over each column."""
+    figure, panels = _sheet(*images.shape[:2])
+    for row, line in zip(panels, images, strict=True):
+        for panel, image in zip(row, line, strict=True):
+            _image(panel, image)
+    for panel, head in zip(panels[0], heads, strict=True):
+        panel.set_title(f"{head:.3g}", fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

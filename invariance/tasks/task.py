@@ -407,6 +407,7 @@ class Task:
         """The figures of a run shown in reports: file name -> caption; by default those of what was learnt first."""
         return {
             "field.png": "How pixels move: the learnt vector field beside the true one",
+            "moved.png": "Test images, moved as was learnt; in the middle not at all",
             "answers.png": f"The {self.transformation.parameter} that the learnt movement answers, over the true one",
         }
 

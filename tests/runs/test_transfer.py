@@ -37,7 +37,7 @@ def made(data, network=NETWORK, task=recognition_rotation.TASK):
 def test_files_and_numbers(whole_run):
     names = {str(path.relative_to(whole_run.path)) for path in whole_run.path.rglob("*") if path.is_file()}
     assert {"flow/history.csv", "flow_refined/history.csv", "flow.keras", "metrics.json"} <= names
-    assert {"field.png", "answers.png"} <= names
+    assert {"field.png", "answers.png", "moved.png"} <= names
     assert not any(name.endswith(CHECKPOINT) for name in names)
     metrics = whole_run.json("metrics.json")
     assert metrics["learned"]["cosines"][0] > 0.5 and metrics["train_seconds"] > metrics["learned"]["seconds"] > 0

@@ -110,9 +110,14 @@ def test_learned_flows_are_measured_and_drawn():
     assert [each.name for each in learned.figures("title")] == ["field.png"]
     assert learned.measure(data(8), 0)["answers"]["restricted"]["share_within"] == 1.0
     pictures = list(learned.figures("title"))
-    assert [each.name for each in pictures] == ["field.png", "answers.png"] == list(SHIFTED.pictures())[-2:]
-    # A panel for each parameter.
-    assert len(pictures[1].figure.axes) == 2
+    assert [each.name for each in pictures] == ["field.png", "answers.png", "moved.png"]
+    # A panel for each parameter; for each class, a panel for each time.
+    assert len(pictures[1].figure.axes) == 2 and len(pictures[2].figure.axes) == 2 * 13
+    assert {each.name for each in pictures} <= set(SHIFTED.pictures())
+    # Of the first field, a shift by pixels: the image in the middle stays, the others go up and down.
+    times, images = learned.moved
+    rows = (images.sum((3, 4)) * np.arange(36)).sum(2) / images.sum((2, 3, 4))
+    assert np.all(np.abs(np.abs(np.diff(rows, axis=1)) - np.diff(times)) < 0.05)
     figures.plt.close("all")
 
 
@@ -127,5 +132,5 @@ def test_a_learnt_generator_is_asked_as_a_flow_is():
         # 40 components are almost all of blots (.9997 of their squares), and the movement is linear in pixels but for
         # interpolation.
         assert metrics[group]["median_error"] < 0.5 and metrics[group]["half_period_error"] < 1e-3
-    assert [each.name for each in learned.figures("title")] == ["answers.png"]
+    assert [each.name for each in learned.figures("title")] == ["answers.png", "moved.png"]
     figures.plt.close("all")

@@ -292,10 +292,14 @@ def _learned(
         return None, {}
     stages, seconds = learner.learn(config.task, data, config.seed), 0.0
     while True:
+        began = time.perf_counter()
         try:
             stage = next(stages)
         except StopIteration as end:
+            # What is learnt between the stages takes time, too; so does what precedes the first.
+            seconds += time.perf_counter() - began
             return end.value, {"learned": {**end.value.metrics, "seconds": round(seconds, 2)}}
+        seconds += time.perf_counter() - began
         name = f"{config.model} seed {config.seed}, {stage.name}"
         with contextlib.closing(Progress(name, options.quiet, live=options.live)) as shown:
             trained = training.train(

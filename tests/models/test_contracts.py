@@ -149,7 +149,7 @@ BUILDS = [
     (AUTOENCODER, ((9, 14, 3), (13, 5, 2), 4)),
     (replace(AUTOENCODER, feature_maps=1), ((4, 4, 1), (1, 2, 1), 1)),
     (PLACING, ((28, 28, 1), (30, 27, 1), 2)),
-    (replace(PLACING, capsules=1, slope=0.0, placed=False), ((9, 14, 3), (3, 2, 2), 4)),
+    (replace(PLACING, capsules=1, slope=0.0, told="features"), ((9, 14, 3), (3, 2, 2), 4)),
     (CLASS_PLACING, ((28, 28, 1), (30, 27, 1), 2)),
     (replace(CLASS_PLACING, capsules=1), ((9, 14, 3), (3, 2, 2), 4)),
     (ADDRESSING, ((28, 28, 1), (30, 27, 1), 2)),

@@ -46,16 +46,12 @@ def _transfer() -> dict[str, Any]:
         found = [run.metrics["learned"]["cosines"][0] for run in committed.runs_of(f"{STANDARD}/{model}")]
         return f"{min(found):.5f}".removeprefix("0") if found else "—"
 
-    def half_turn(model: str) -> str:
-        answers = [run.metrics["learned"].get("answers", {}) for run in committed.runs_of(f"{STANDARD}/{model}")]
-        found = [each["restricted"]["half_period_error"] for each in answers if each]
-        return f"{max(found):.3f}".removeprefix("0") if found else "—"
-
+    learned = [run.metrics["learned"] for run in committed.runs_of(f"{STANDARD}/generator_k0")]
+    half_turns = [each["answers"]["restricted"]["half_period_error"] for each in learned]
     return {
         "k0_cosine": cosine("flow_k0"),
         "k1_cosine": cosine("flow"),
-        "half": half_turn("generator"),
-        "half_k0": half_turn("generator_k0"),
+        "half_k0": f"{max(half_turns):.3f}".removeprefix("0") if half_turns else "—",
         "elsewhere": _rows(ELSEWHERE),
         "controls": _rows((STANDARD, model) for model in ("generator", "generator_k0", "p4cnn", "polar", "stn")),
     }

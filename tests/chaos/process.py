@@ -57,10 +57,11 @@ def install(record, folder, command=""):
             due = os.fstat(descriptor).st_size // WIDTH == int(call)
             if due and after == "0":
                 send(int(number), target)
-            result = function(*args, **options)
-            if due and after == "1":
-                send(int(number), target)
-            return result
+            try:
+                return function(*args, **options)
+            finally:  # files that may be missing are removed, too
+                if due and after == "1":
+                    send(int(number), target)
 
         return counted
 

@@ -1,7 +1,7 @@
 """``make chaos``: carries out trials until their number or the time is reached, and prints what became of them.
 
-A trial's seed decides everything about it, the model included: ``--only SEED`` repeats it. Its kills at random times hit
-the same share of the run's duration, though not the same operation; kills at changes of files repeat exactly.
+A trial's seed decides everything about it, the model included: ``--only SEED`` repeats it. Kills at changes of files
+repeat exactly; kills at random times come after the same share of the run's duration.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 
 from tests.chaos import kills
+from tests.chaos.answers import BAD, GOOD
+from tests.chaos.bench import Bench
 from tests.chaos.families import FAMILIES
-from tests.chaos.inputs import BAD, GOOD, Bench
 
 # Inputs of each trial: damaged files, texts in options; and how often a checkpoint is damaged.
 FILES, OPTIONS, CHECKPOINTS = 8, 4, 0.2
@@ -116,8 +117,8 @@ def table(killed, counts):
         cells = "".join(f"{number:>{len(column) + 2}}" for number, column in zip(numbers, columns, strict=True))
         lines.append(f"{kind:<22}{sum(numbers):>7}{cells}")
     lines += [
-        "one line: the damage is named; no effect: the output is that without the damage; plausible: what is there could",
-        "have been there (another digit in a number, an option's valid text), so no reader can know.",
+        "one line: the damage is named; no effect: the output is that without the damage; plausible: what is there",
+        "could have been there (another digit in a number, an option's valid text), so no reader can know.",
     ]
     return "\n".join(lines)
 

@@ -33,6 +33,10 @@ for path in folder.glob(".partial-*"):
 """
 
 
+def run_below(runs):
+    return RunFolder(Path(runs) / "run")
+
+
 @pytest.fixture
 def program(tmp_path, monkeypatch):
     """A function that writes a program, and returns what stands for its family."""
@@ -40,9 +44,7 @@ def program(tmp_path, monkeypatch):
 
     def family(mistake="pass"):
         (tmp_path / "program.py").write_text(PROGRAM.format(mistake))
-        return SimpleNamespace(
-            module="program", model="m", argv=lambda runs: [str(runs)], folder=lambda runs: RunFolder(Path(runs) / "run")
-        )
+        return SimpleNamespace(module="program", model="m", argv=lambda runs: [str(runs)], folder=run_below)
 
     return family
 
@@ -140,7 +142,8 @@ def test_one_bit_of_a_weight_and_files_more_or_less_are_noticed(folders, tmp_pat
 JUDGED = """
 import sys, time
 from pathlib import Path
-from tests.chaos.inputs import answered, forked, plausible
+import tests.chaos.bench  # all that the campaign loads
+from tests.chaos.answers import answered, forked, plausible
 folder = Path(sys.argv[1])
 def line():
     print("good run")
@@ -155,7 +158,8 @@ for outcome, action in actions.items():
 for suffix, old, new, good in [
     ("json", '{"a": 0.5}', '{"a": 0.25}', True), ("json", '{"a": 0.5}', '{"a": 1.5}', False),
     ("json", '{"a": 0.5}', '{"a": NaN}', False), ("json", '{"a": 0.5}', '{"b": 0.5}', False),
-    ("json", '{"a": "b"}', '{"a": 1}', False), ("json", '{"a": [1]}', '{"a": [1, 2]}', False), ("json", "{}", "{", False),
+    ("json", '{"a": "b"}', '{"a": 1}', False), ("json", '{"a": [1]}', '{"a": [1, 2]}', False),
+    ("json", "{}", "{", False),
     ("csv", "a\\n0.5\\n", "a\\n0.25\\n", True), ("csv", "a\\n0.5\\n", "b\\n0.5\\n", False),
     ("csv", "parameter\\n0.5\\n", "parameter\\n-3\\n", True), ("csv", "a\\n0.5\\n", "a\\n-3\\n", False),
     ("csv", "a\\n1\\n2\\n", "a\\n1\\n", False), ("csv", "a\\n0.5\\n", "a\\nx\\n", False),

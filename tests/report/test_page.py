@@ -205,7 +205,8 @@ def test_pictures_are_embedded(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other"])
 def test_damaged_pictures_are_not_shown(tmp_path, damage):
     path = store(tmp_path) / "accuracy_by_angle.png"
-    figures.Picture(path.name, figures.curves_together({"a": [{0: 1}]}, recognition_rotation.TASK, "t")).save(path.parent)
+    picture = figures.curves_together({"a": [{0: 1}]}, recognition_rotation.TASK, "t")
+    figures.Picture(path.name, picture).save(path.parent)
     content = path.read_bytes()
     middle = len(content) // 2
     damaged = {

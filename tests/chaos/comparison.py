@@ -12,7 +12,7 @@ from tests.runs.cases import VARYING
 
 
 def differences(folder, other):
-    """What differs between the folders of two equal runs: a list of texts. Times and memory may."""
+    """What differs between the folders of two equal runs: a list of texts. Times and memory may, and the commit."""
     mine, theirs = ({str(path.relative_to(each)) for path in each.rglob("*")} for each in (folder, other))
     found = [f"{name}: {'unexpected' if name in mine else 'missing'}" for name in sorted(mine ^ theirs)]
     for name in sorted(mine & theirs):
@@ -24,6 +24,8 @@ def differences(folder, other):
 def _different(path, other):
     if path.name == "metrics.json":
         yield from _unequal(*(_without_times(json.loads(each.read_text())) for each in (path, other)))
+    elif path.name == "config.json":
+        yield from _unequal(*(_without_commit(json.loads(each.read_text())) for each in (path, other)))
     elif path.name == "history.csv":
         rows = [list(csv.DictReader(io.StringIO(each.read_text()))) for each in (path, other)]
         yield from _unequal(*([{**row, "seconds": None} for row in each] for each in rows))
@@ -42,6 +44,11 @@ def _without_times(metrics):
     if "learned" in kept:
         kept["learned"] = {key: value for key, value in kept["learned"].items() if key != "seconds"}
     return kept
+
+
+def _without_commit(config):
+    """The content of config.json without what changes when somebody works on the program meanwhile."""
+    return {key: value for key, value in config.items() if key not in ("commit", "resumed")}
 
 
 def _without_addresses(value):

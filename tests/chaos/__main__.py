@@ -124,10 +124,13 @@ def table(killed, counts):
 
 
 def main(argv=None):
-    """Returns the exit code: 1 if anything is not as it should be."""
+    """Returns the exit code: 1 if anything is not as it should be, 130 if stopped."""
     given = arguments(argv)
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-        return 0 if campaign(given, Path(scratch)) else 1
+        try:
+            return 0 if campaign(given, Path(scratch)) else 1
+        except KeyboardInterrupt:
+            return 130
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ def finish(running, patience=PATIENCE):
         os.killpg(running.pid, KILL)
         out, err = running.communicate()
         return Ended(None, out, err)
+    except BaseException:
+        os.killpg(running.pid, KILL)
+        raise
 
 
 def children(pid):
@@ -130,6 +133,9 @@ def killed(family, whole, runs, scratch, rng):
         running.wait(delay)
     except subprocess.TimeoutExpired:
         send(running, number, target)
+    except BaseException:
+        os.killpg(running.pid, KILL)
+        raise
     ended = finish(running)
     calls = process.recorded(record)
     return f"{name} after {delay:.1f} s ({calls[-1] if calls else 'before any file'})", ended

@@ -95,6 +95,8 @@ def campaign(given, scratch):
               f"{len(answers)} inputs, {len(bad)} badly answered", flush=True)  # fmt: skip
         for text in [*verdict.faults, *(f"{answer.outcome}: {answer.kind}: {answer.what}" for answer in bad)]:
             print(f"    {text}", flush=True)
+        if verdict.faults or bad:
+            print(f"    repeat it: make chaos ARGS='--only {seed}'", flush=True)
         with suppress(OSError):
             shutil.rmtree(folder)
     print(table(killed, counts))

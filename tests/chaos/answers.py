@@ -87,13 +87,17 @@ def plausible(path, original):
                 picture.verify()
             return True
         if path.suffix == ".json":
-            documents = [json.loads(each, parse_constant=_no_number) for each in (original, path.read_bytes())]
-            return _alike(*documents)
+            old, new = (json.loads(each, parse_constant=_no_number) for each in (original, path.read_bytes()))
+            # Files of earlier versions lack some fields, those of later ones have others.
+            common = old.keys() & new.keys()
+            return not REQUIRED & (old.keys() - common) and all(
+                _alike({key: old[key]}, {key: new[key]}) for key in common
+            )
         if path.suffix == ".csv":
             tables = [list(csv.reader(io.StringIO(each.decode()))) for each in (original, path.read_bytes())]
             (heads, *rows), (new_heads, *new_rows) = tables
             return heads == new_heads and _alike(_columns(heads, rows), _columns(heads, new_rows))
-    except (ValueError, SyntaxError, OSError, csv.Error):  # the second and third are Pillow's
+    except (ValueError, AttributeError, SyntaxError, OSError, csv.Error):  # no object; Pillow's
         pass
     return False
 
@@ -108,6 +112,10 @@ def _columns(heads, rows):
     return dict(zip(heads, map(list, zip(*rows, strict=True)), strict=True))
 
 
+# Fields that every version writes.
+REQUIRED = {
+    "experiment", "model", "dataset", "profile", "seed", "protocol", "p_test", "mse_in", "mse_out", "ratio",
+}  # fmt: skip
 # Angles and the like.
 ANY_SIGN = ("parameter", "dy", "dx", "protocol")
 

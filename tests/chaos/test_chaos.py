@@ -157,9 +157,10 @@ for outcome, action in actions.items():
     assert answered(forked(action, folder, 0.7), "good run") == outcome, outcome
 for suffix, old, new, good in [
     ("json", '{"a": 0.5}', '{"a": 0.25}', True), ("json", '{"a": 0.5}', '{"a": 1.5}', False),
-    ("json", '{"a": 0.5}', '{"a": NaN}', False), ("json", '{"a": 0.5}', '{"b": 0.5}', False),
+    ("json", '{"a": 0.5}', '{"a": NaN}', False), ("json", '{"a": 0.5}', '{"b": 0.5}', True),
+    ("json", '{"p_test": 0.5}', '{"b": 0.5}', False), ("json", '{"a": {"3": 1}}', '{"a": {"4": 1}}', False),
     ("json", '{"a": "b"}', '{"a": 1}', False), ("json", '{"a": [1]}', '{"a": [1, 2]}', False),
-    ("json", "{}", "{", False),
+    ("json", "{}", "{", False), ("json", "{}", "[]", False),
     ("csv", "a\\n0.5\\n", "a\\n0.25\\n", True), ("csv", "a\\n0.5\\n", "b\\n0.5\\n", False),
     ("csv", "parameter\\n0.5\\n", "parameter\\n-3\\n", True), ("csv", "a\\n0.5\\n", "a\\n-3\\n", False),
     ("csv", "a\\n1\\n2\\n", "a\\n1\\n", False), ("csv", "a\\n0.5\\n", "a\\nx\\n", False),

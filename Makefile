@@ -47,7 +47,7 @@ OTHER := .venv-backends
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help $(EXPERIMENTS) report notebooks bench test test-slow test-backends lint format clean
+.PHONY: help $(EXPERIMENTS) report notebooks bench test test-slow test-backends chaos lint format clean
 
 help:
 	@echo "invariance: do deep networks transfer what they learnt on some classes to others?"
@@ -61,6 +61,7 @@ help:
 	@echo "  make bench                   speed, as shares of this machine's matrix-product peak"
 	@echo "  make test | test-slow        the tests (minutes) | those that train for longer"
 	@echo "  make test-backends           layers, routing, losses and optimisers with Keras on JAX and on torch"
+	@echo "  make chaos                   runs killed and repeated, files damaged: ARGS='--trials 50 --minutes 30 --seed 0'"
 	@echo "  make lint | format           check style and types | mend the style"
 	@echo "  make clean                   remove the environment and caches; runs stay"
 	@echo
@@ -125,6 +126,10 @@ $(OTHER)/.ready: $(READY)
 test-backends: $(OTHER)/.ready
 	KERAS_BACKEND=jax $(OTHER)/bin/python -m pytest -m backends $(ARGS) tests/backends
 	KERAS_BACKEND=torch $(OTHER)/bin/python -m pytest -m backends $(ARGS) tests/backends
+
+# For maintainers: half an hour of kills and damaged inputs.
+chaos: $(READY)
+	@$(WITH_ARGS) -m tests.chaos
 
 lint: $(LINT)
 	$(BIN)/ruff check .

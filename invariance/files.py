@@ -128,6 +128,8 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 
     try:
         text = read_bytes(path).decode("utf-8")
+        if text and not text.endswith("\n"):
+            raise ValueError("the last line is cut off")
         heads, *lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line] or [[]]
         if len(set(heads)) < len(heads):
             raise ValueError(f"a field is named twice in {', '.join(heads)}")

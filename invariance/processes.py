@@ -1,5 +1,6 @@
 """Runs work in child processes, several at a time. Imports no TensorFlow."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.connection
@@ -83,12 +84,15 @@ def in_children(
             receiver.close()
             if jobs > 1:
                 _restrict_to_share(share, jobs)
+            result: tuple[Exception | None, Any]
             try:
-                sender.send((None, action()))
+                result = None, action()
             except (UserError, RunError) as error:
-                sender.send((error, None))
+                result = error, None
             except KeyboardInterrupt:
-                sender.send((_interrupted(), None))
+                result = _interrupted(), None
+            with contextlib.suppress(BrokenPipeError):  # the parent was killed
+                sender.send(result)
 
         child = context.Process(target=work)
         # A signal is held back until the parent knows the child and the child has its own handlers.

@@ -113,6 +113,19 @@ def store_run(
     return folder
 
 
+def stored_arrays(path):
+    """The arrays in a .keras file, weights and optimisers: name -> array, without importing Keras."""
+    import io
+    import zipfile
+
+    import h5py
+
+    found = {}
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
 def transformed(transformation, image, value, fill=0.0):
     """Oracle: scipy's transformation of an image (height, width), in float64. A shift is (dy, dx), or a number."""
     from scipy import ndimage

@@ -26,7 +26,7 @@ VARIABLES = ("PROFILE", "DATASET", "SEED", "RUNS", "JOBS", "PRECISION", "MODELS"
 def place(tmp_path_factory):
     """A repository whose environment is made, and whose commands print their command lines."""
     folder = tmp_path_factory.mktemp("make")
-    for name in ("experiments/show.py", "invariance/__main__.py", "pytest.py"):
+    for name in ("experiments/show.py", "invariance/__main__.py", "pytest.py", "tests/chaos.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(SHOW)
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
@@ -107,7 +107,7 @@ def test_other_targets_quote_likewise(place):
 def test_further_options_are_split_as_by_a_shell_and_not_executed(place):
     arguments = "--set 'a=1, b' --excluded '' \"--runs=x y\" ; touch 9 $(touch 9) `touch 9` *"
     words = ["--set", "a=1, b", "--excluded", "", "--runs=x y", ";", "touch", "9", "$(touch", "9)", "`touch", "9`", "*"]
-    for target in ("show", "bench", "test", "notebooks"):
+    for target in ("show", "bench", "test", "chaos", "notebooks"):
         assert make(place, target, f"ARGS={arguments}")[2][-len(words) :] == words
     assert not (place / "9").exists()
     code, err, line = make(place, "show", "ARGS='")

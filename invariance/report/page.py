@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -242,11 +243,21 @@ def _stored(path: Path, caption: str) -> str:
     """A figure of a run, or why it is not shown."""
     try:
         picture = read_bytes(path)
-        if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise UserError(f"{path}: not a PNG")
+        _require_png(picture, path)
     except UserError as error:
         return _not_shown(error)
     return _figure(picture, caption)
+
+
+def _require_png(picture: bytes, path: Path) -> None:
+    """Raises UserError if a picture is no PNG, or one of its checksums is wrong."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(picture), formats=["PNG"]) as opened:
+            opened.verify()
+    except Exception as error:  # a damaged picture may raise anything
+        raise UserError(f"{path}: not a PNG, or damaged") from error
 
 
 def _not_shown(error: UserError) -> str:

@@ -54,6 +54,14 @@ class Run:
         if not rows:
             raise UserError(f"{self.folder / 'curves.csv'}: expected rows of numbers; received none")
         self.folder.check("curves.csv", [row["value"] for row in rows], listed(self.task.values))
+        points: dict[int, list[float]] = {}
+        for row in rows:
+            points.setdefault(row["digit"], []).append(row["parameter"])
+        for digit, measured in points.items():
+            if measured != points[rows[0]["digit"]]:
+                raise UserError(
+                    f"{self.folder / 'curves.csv'}: expected the same parameters for all classes; {digit} differs"
+                )
         return rows
 
     def curve(self, labels: Iterable[int]) -> dict[float, float]:

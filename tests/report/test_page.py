@@ -202,6 +202,23 @@ def test_pictures_are_embedded(tmp_path):
     assert checked(made(tmp_path)[0]).pictures == 2
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other"])
+def test_damaged_pictures_are_not_shown(tmp_path, damage):
+    path = store(tmp_path) / "accuracy_by_angle.png"
+    picture = figures.curves_together({"a": [{0: 1}]}, recognition_rotation.TASK, "t")
+    figures.Picture(path.name, picture).save(path.parent)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    damaged = {
+        "cut": content[:-20],
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "other": b"GIF89a",
+    }
+    path.write_bytes(damaged[damage])
+    page = made(tmp_path)[0]
+    assert checked(page).pictures == 1 and f"Not shown: {path}: not a PNG, or damaged" in page
+
+
 def test_claims_on_the_terminal(tmp_path, capsys):
     store(tmp_path)
     assert cli.main(["report", "--runs", str(tmp_path), "--claims"]) == 0

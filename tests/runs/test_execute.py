@@ -24,7 +24,7 @@ from invariance.runs.folder import CHECKPOINT, RunFolder
 from invariance.tasks import Generation, Recognition
 from invariance.tasks.task import Evaluation, Measured
 from invariance.transforms import Rotation
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, stored_arrays
 from tests.runs import cases
 from tests.runs.cases import ALWAYS, CASES, VARYING
 
@@ -51,19 +51,8 @@ def contents(folder):
 
 
 def weights(folder):
-    """The arrays in model.keras, weights and optimisers: name -> array, without importing Keras."""
-    import io
-    import zipfile
-
-    import h5py
-
-    found = {}
-    with (
-        zipfile.ZipFile(folder / "model.keras") as archive,
-        h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file,
-    ):
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+    """The arrays in model.keras, weights and optimisers: name -> array."""
+    return stored_arrays(folder / "model.keras")
 
 
 @pytest.fixture

@@ -322,6 +322,7 @@ def test_tables_of_numbers(tmp_path):
         "a,b\n1,2,3\n": "row 1: expected 2 fields; received 3",
         "a,a\n1,2\n": "a field is named twice",
         'a\n"1\n': "unexpected end of data",
+        "a\n0.25": "the last line is cut off",
     }.items():
         path.write_text(content)
         with pytest.raises(UserError, match=reason):
@@ -336,6 +337,17 @@ def test_tables_of_numbers(tmp_path):
         (folder / "curves.csv").write_text(content)
         with pytest.raises(UserError, match=reason):
             folder.csv("curves.csv")
+
+
+def test_curves_cut_between_two_lines(tmp_path):
+    path = store_run(tmp_path) / "curves.csv"
+    rows = [{"digit": digit, "parameter": angle, "value": 0.5, "images": 9} for digit in (3, 4) for angle in (0, 9)]
+    [run], _ = find(tmp_path)
+    write_csv(path, rows)
+    assert run.curves() == rows
+    write_csv(path, rows[:-1])
+    with pytest.raises(UserError, match=f"^{path}: expected the same parameters for all classes; 4 differs$"):
+        run.curves()
 
 
 # The same command again

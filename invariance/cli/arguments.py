@@ -281,21 +281,20 @@ def folder_to_write(option: str, text: str) -> str:
 
 def folder_to_read(option: str, text: str) -> str:
     """The path of a folder that exists."""
-    path = _path(option, text, "a folder")
-    if not os.path.isdir(path):
-        raise UserError(f"{option}: no such folder: {text}")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise UserError(f"{option}: the folder {text} may not be read")
-    return path
+    return _to_read(option, text, "folder", os.path.isdir, os.R_OK | os.X_OK)
 
 
 def file_to_read(option: str, text: str) -> str:
     """The path of a regular file that exists."""
-    path = _path(option, text, "a file")
-    if not os.path.isfile(path):
-        raise UserError(f"{option}: no such file: {text}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{option}: the file {text} may not be read")
+    return _to_read(option, text, "file", os.path.isfile, os.R_OK)
+
+
+def _to_read(option: str, text: str, what: str, exists: Callable[[str], bool], access: int) -> str:
+    path = _path(option, text, f"a {what}")
+    if not exists(path):
+        raise UserError(f"{option}: no such {what}: {text}")
+    if not os.access(path, access):
+        raise UserError(f"{option}: the {what} {text} may not be read")
     return path
 
 

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from msgspec import Meta
 
 from invariance.errors import UserError
-from invariance.progress import Progress
 from invariance.ranges import centred, contains, length
 from invariance.schema import Amount, Count, Label
 from invariance.tasks.columns import IN, OUT, Column, Number, Response, error, ratio, share
-from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.tasks.task import Evaluation, Task
 from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from invariance.datasets import Data
 
 
 # Of each class.
@@ -36,6 +33,7 @@ class Generation(Task):
     """
 
     name = "generation"
+    measurer = "draw"
     curve = "mean squared error"
     told = "K2: the parameter as a number"
     logarithmic = True
@@ -174,20 +172,6 @@ class Generation(Task):
         if evaluation.pixels != Evaluation.pixels:
             raise UserError("pixels: models that draw always get pixels in [-1, 1]")
         super().check(evaluation)
-
-    def measure(
-        self,
-        model: Any,
-        data: Data,
-        classes: Sequence[int],
-        evaluation: Evaluation,
-        progress: Progress | None = None,
-    ) -> Measured:
-        """Measures a model that draws, see `Task.measure` and `draw.measure`."""
-        from invariance.tasks import draw
-
-        self.check(evaluation)
-        return draw.measure(self, model, data, classes, evaluation, progress)
 
     def columns(self, labels: Sequence[int]) -> tuple[Column, ...]:
         """Errors in and out of range and their ratio for each label, and the range of ratios of all other classes.

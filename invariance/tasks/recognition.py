@@ -14,7 +14,7 @@ from invariance.ranges import Intervals, Ranges, extent, length, overlap
 from invariance.schema import Amount, Count, Share, mapped, record
 from invariance.tasks.columns import FARTHEST, IN, OUT, Column, Response, log_odds, share
 from invariance.tasks.metrics import METRICS
-from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.tasks.task import Evaluation, Task
 from invariance.transforms import Shift
 from invariance.wording import join
 
@@ -46,6 +46,7 @@ class Recognition(Task):
     max_shift: int = 0
 
     name = "recognition"
+    measurer = "classify"
     implied = "rotation"
     curve = "accuracy"
     told = "K0: labelled images"
@@ -150,20 +151,6 @@ class Recognition(Task):
         import numpy as np
 
         return self.transformation.parameters(np.full(count, point, "float32"))
-
-    def measure(
-        self,
-        model: Any,
-        data: Data,
-        classes: Sequence[int],
-        evaluation: Evaluation,
-        progress: Progress | None = None,
-    ) -> Measured:
-        """Measures a classifier, see `Task.measure` and `classify.measure`."""
-        from invariance.tasks import classify
-
-        self.check(evaluation)
-        return classify.measure(self, model, data, classes, evaluation, progress)
 
     def orbit(self, copies: int) -> np.ndarray | None:
         """Parameters over the whole training range of the free classes; None if that is a single value."""

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from invariance.errors import require_positive
-from invariance.progress import Progress
 from invariance.ranges import contains
 from invariance.schema import Amount, Count, Label, record
 from invariance.tasks.columns import Column, share
-from invariance.tasks.task import Evaluation, Measured, Task
+from invariance.tasks.task import Task
 from invariance.wording import join
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from invariance.datasets import Data
 
 GROUPS = ("restricted", "free")
 
@@ -51,6 +49,7 @@ class Tangents(Task):
     walks: tuple[float, ...] = (10.0, 45.0, 90.0)
 
     name = "tangents"
+    measurer = "follow"
     curve = "share of the tangent that is missed"
     logarithmic = True
     told = "K1: which drawings show the same image"
@@ -141,20 +140,6 @@ class Tangents(Task):
         points = super().points(spacing)
         self.averaged(points)
         return points
-
-    def measure(
-        self,
-        model: Any,
-        data: Data,
-        classes: Sequence[int],
-        evaluation: Evaluation,
-        progress: Progress | None = None,
-    ) -> Measured:
-        """Measures predicted tangents, see `Task.measure` and `follow.measure`."""
-        from invariance.tasks import follow
-
-        self.check(evaluation)
-        return follow.measure(self, model, data, classes, evaluation, progress)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ class Task:
     training: Ranges | None = None
 
     name: ClassVar[str]
+    # The module of this package whose ``measure`` measures a model; it loads TensorFlow.
+    measurer: ClassVar[str]
     # The transformation that config.json leaves out of `kind`: the task's only one when the format was defined.
     implied: ClassVar[str | None] = None
     # What curves over the parameter show, and whether on a logarithmic scale.
@@ -346,7 +349,9 @@ class Task:
         Raises:
             UserError: if the model does not fit the data, or the task does not support the evaluation.
         """
-        raise NotImplementedError
+        self.check(evaluation)
+        module = importlib.import_module(f"invariance.tasks.{self.measurer}")
+        return module.measure(self, model, data, classes, evaluation, progress)
 
     def orbit(self, copies: int) -> np.ndarray | None:
         """The parameters of about this many copies of a test image, whose scores can be pooled.

@@ -114,13 +114,10 @@ def learned_flow(flow: Flow, task: Task, data: Data, seed: int, *, paired: bool 
     times, left = times_between(flow, first[differ], second[differ], period)
     explained = left < 0.5
     metrics["explained"] = float(explained.mean())
-    # The difference of two independent parameters, each uniform in [-r, r], has the variance 2 r^2 / 3. For several
-    # parameters the ellipsoid also holds the corners of their box.
-    second_moment = times[explained].T @ times[explained] / max(1, explained.sum())
-    axes = np.linalg.cholesky(1.5 * flow.fields * second_moment + 1e-12 * np.eye(flow.fields))
+    movements = Movements.like(times[explained], period)
     if period is None:
-        metrics["range"] = np.round(axes, 4).tolist()
-    found_so_far = (flow, task, Movements(flow.fields, period, axes), metrics)
+        metrics["range"] = np.round(movements.axes, 4).tolist()
+    found_so_far = (flow, task, movements, metrics)
     if not paired:
         return LearnedFlow(*found_so_far)  # the second images show others, at parameters that are not those of `draws`
     # For models that are told the parameter of the second image, as that of an upright one.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invariance.errors import require_positive
-from invariance.transfer.generator_from_pairs import LearnedGenerator, spread_of
+from invariance.transfer.generator_from_pairs import LearnedGenerator
 from invariance.transfer.learner import Learned, Learner, Stage
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class GeneratorFromLabels(Learner):
 
     def learn(self, task: Task, data: Data, seed: int) -> Generator[Stage, None, Learned]:
         from invariance.layers.linear_generator import LinearGenerator
+        from invariance.transfer.movements import Movements
 
         yield from ()  # it takes a minute or two, and is no stage
         taught = data.select(task.teaching(np.unique(data.y_train).tolist()))
@@ -56,11 +57,11 @@ class GeneratorFromLabels(Learner):
             # That random starts disagree is among the metrics.
             warnings.simplefilter("ignore", UserWarning)
             metrics = layer.learn_from_classes(classes, seed=seed)
-        # Without a period: times between drawings of one class, of which half are farther apart than the nearest.
+        # Between drawings of one class; they tell how far images are moved if there is no period.
         first, second = (np.concatenate([each[part::2][: len(each) // 2] for each in classes]) for part in (0, 1))
         chosen = rng.permutation(len(first))[:_PAIRS]
         times = layer.times_between(first[chosen], second[chosen])
-        return LearnedGenerator(layer, task, spread_of(layer, times), LearnedGenerator.named(metrics))
+        return LearnedGenerator(layer, task, Movements.like(times, layer.period), LearnedGenerator.named(metrics))
 
 
 # Pairs of drawings of one class that give the range of a movement without a period.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from invariance.datasets import Data
     from invariance.layers.linear_generator import LinearGenerator
     from invariance.tasks import Task
-    from invariance.transfer.movements import Movements
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class GeneratorFromPairs(Learner):
 
     def learn(self, task: Task, data: Data, seed: int) -> Generator[Stage, None, Learned]:
         from invariance.layers.linear_generator import LinearGenerator
+        from invariance.transfer.movements import Movements
 
         yield from ()  # it takes seconds, so it is no stage
         taught = data.select(task.teaching(np.unique(data.y_train).tolist()))
@@ -63,7 +63,7 @@ class GeneratorFromPairs(Learner):
             numbers = layer.learn(first[near], second[near], farther=(first[~near], second[~near]), seed=seed)
         times = layer.times_between(first[~near], second[~near])
         return LearnedGenerator(
-            layer, task, spread_of(layer, times), LearnedGenerator.named(numbers), (told[~near], times)
+            layer, task, Movements.like(times, layer.period), LearnedGenerator.named(numbers), (told[~near], times)
         )
 
     def _pairs(self, task: Task, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -98,16 +98,6 @@ class GeneratorFromPairs(Learner):
             parts.append([first[kept], second[kept], np.arange(len(kept)) < count, told[kept]])
         first, second, near, told = (np.concatenate(each) for each in zip(*parts, strict=True))
         return first, second, near, told
-
-
-def spread_of(layer: LinearGenerator, times: np.ndarray) -> Movements:
-    """The movements of training, given times (pairs, parameters) between drawings; as for a flow."""
-    from invariance.transfer.movements import Movements
-
-    parameters = times.shape[1]
-    second_moment = times.T @ times / len(times)
-    axes = np.linalg.cholesky(1.5 * parameters * second_moment + 1e-12 * np.eye(parameters))
-    return Movements(parameters, layer.period, axes)
 
 
 class LearnedGenerator(LearnedMovement):

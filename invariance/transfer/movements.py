@@ -33,6 +33,17 @@ class Movements:
     def __init__(self, fields: int, period: float | None, axes: np.ndarray):
         self.fields, self.period, self.axes = fields, period, np.asarray(axes, "float32")
 
+    @classmethod
+    def like(cls, times: np.ndarray, period: float | None) -> Movements:
+        """Those of images between which times (pairs, fields) were found, of a movement with this period or none.
+
+        The difference of two independent parameters, each uniform in [-r, r], has the variance 2 r^2 / 3. For several
+        parameters the ellipsoid also holds the corners of their box.
+        """
+        fields = times.shape[1]
+        second_moment = times.T @ times / max(1, len(times))
+        return cls(fields, period, np.linalg.cholesky(1.5 * fields * second_moment + 1e-12 * np.eye(fields)))
+
     def draw(self, seed: int, draws: Tensor) -> Tensor:
         """Times (batch, fields) for draw numbers (batch,), a pure function of seed and draw number."""
         first, second = random.uniform(seed, random.TIMES, draws)
